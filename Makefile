@@ -1,0 +1,48 @@
+# Needs python3 (3.11 or later, with venv) and nothing else: it makes its own environments in .venvs.
+# Another Python: make PYTHON=python3.13 test
+
+PYTHON ?= python3
+SHELL := /bin/bash
+BIN := .venvs/dev/bin
+SAMPLE := etc/refresh-agent/refresh-agent.conf.sample
+environments := $(PYTHON) tools/environments.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint unit bench sample clean
+
+help: ## what can be made (this list)
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: ## watch refresh-agent do its job, in a scratch tree; no root needed
+	@$(environments) agent legacy peers heat-agents
+	@$(PYTHON) tools/demo.py
+
+test: ## everything that a change has to pass: lint and the whole suite with its coverage
+	@$(PYTHON) tools/system_packages.py
+	@$(environments) dev legacy peers heat-agents
+	@$(MAKE) --no-print-directory lint
+	@tools/coverage.sh $(BIN)
+
+lint: ## style, types, the direction of imports
+	@$(environments) dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy tools
+	$(BIN)/lint-imports --config setup.cfg
+
+unit: ## only the fast tests
+	@$(environments) dev
+	$(BIN)/pytest tests/unit
+
+bench: ## the figures that are promised, as ratios
+	@$(environments) dev agent peers
+	$(BIN)/python benchmarks/run.py
+
+sample: ## write etc/refresh-agent/refresh-agent.conf.sample anew
+	@$(environments) dev
+	$(BIN)/oslo-config-generator --namespace refresh_agent --output-file $(SAMPLE)
+
+clean: ## remove what was made, the environments too
+	rm -rf .venvs build dist *.egg-info .coverage .coverage.* .hypothesis .*_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,27 @@
+"""``refresh-agent check-config``: what the daemon would say of its configuration."""
+
+import argparse
+import os
+
+from refresh_agent import opts
+from refresh_agent.cli.output import say, say_json
+from refresh_agent.errors import ConfigError, ExitCode
+
+
+def run(location: opts.Location, arguments: argparse.Namespace) -> int:
+    """0 and the files read, or 2 and every problem."""
+    problems: list[str] = []
+    paths: list[str] = []
+    try:
+        paths = location.files()
+        opts.load(location, os.environ)
+    except ConfigError as error:
+        problems = str(error).splitlines()
+    if arguments.json:
+        say_json({"files": paths, "problems": problems})
+    elif problems:
+        raise ConfigError("\n".join(problems))
+    else:
+        read = ", ".join(paths) if paths else "no file, so all defaults"
+        say(f"The configuration is good ({read}).")
+    return ExitCode.USAGE if problems else ExitCode.OK

@@ -1,0 +1,48 @@
+"""``refresh-agent --once``: one refresh in the foreground, for debugging and for cron."""
+
+import argparse
+import signal
+from dataclasses import asdict
+from typing import Any
+
+from refresh_agent.cli.output import say, say_json
+from refresh_agent.cycle import Cycle, Result
+from refresh_agent.model import Settings, Trigger
+from refresh_agent.plan import Request
+from refresh_agent.redact import shown
+from refresh_agent.wakeup import Stop
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def run(settings: Settings, arguments: argparse.Namespace) -> int:
+    """The refresh's exit code, or 128+N if signal N kept it from its end."""
+    stop = Stop()
+    for number in STOPPING:
+        signal.signal(number, lambda number, _frame: stop.request(number))
+    result = Cycle(settings, stop).refresh(Request(Trigger.ONCE, arguments.force))
+    if arguments.json:
+        say_json(as_json(result))
+    else:
+        say(shown(result.summary))
+    if result.failure is not None and result.failure.stopped:
+        return 128 + stop.signal
+    return result.exit_code
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """Plain values: exit_code, summary, run, trigger, attempt, changed, seconds, failure, migrations."""
+    decision = result.decision
+    return {
+        "exit_code": int(result.exit_code),
+        "summary": result.summary,
+        "action": decision.action if decision else None,
+        "reason": decision.reason if decision else None,
+        "run": result.run_id or None,
+        "trigger": decision.trigger if decision else None,
+        "attempt": decision.attempt if decision else None,
+        "changed": decision.changed if decision else [],
+        "seconds": round(result.seconds, 3),
+        "failure": asdict(result.failure) if result.failure else None,
+        "migrations": [asdict(migration) for migration in result.migrations],
+    }

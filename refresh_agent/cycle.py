@@ -1,0 +1,136 @@
+"""One refresh from start to finish: the same path for ``--once`` and the daemon."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from refresh_agent import files, lock
+from refresh_agent.errors import ExitCode, LockedError, StateError
+from refresh_agent.journal import Journal
+from refresh_agent.model import Failure, History, MigrationResult, RunOutcome, Settings, StopSignal
+from refresh_agent.plan import Action, Decision, Request, decide
+from refresh_agent.sources import Sources
+
+LOG = logging.getLogger("refresh_agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a refresh. ``decision`` is None when it did not come to one."""
+
+    exit_code: ExitCode
+    summary: str
+    decision: Decision | None = None
+    run_id: str = ""
+    failure: Failure | None = None
+    seconds: float = 0.0
+    migrations: tuple[MigrationResult, ...] = ()
+
+
+EXIT_CODES = {
+    RunOutcome.SUCCESS: ExitCode.OK,
+    RunOutcome.HOOK_FAILED: ExitCode.HOOK_FAILED,
+    RunOutcome.MIGRATION_FAILED: ExitCode.MIGRATION_FAILED,
+    RunOutcome.STOPPED: ExitCode.HOOK_FAILED,
+    RunOutcome.NOT_RECORDED: ExitCode.STATE,
+}
+
+
+class Cycle:
+    """Built from one Settings; a reload builds another."""
+
+    def __init__(self, settings: Settings, stop: StopSignal) -> None:
+        self.settings = settings
+        self._stop = stop
+        _private_directory(settings.state_dir)
+        _private_directory(os.path.join(settings.state_dir, "sources"))
+        self.sources = Sources(settings.state_dir, settings.collectors, settings.limits)
+
+    def refresh(self, request: Request) -> Result:
+        """Collect, decide and, if need be, run, all under the lock.
+
+        Raises LockedError when another refresh is under way, StateError when nothing can be recorded.
+        """
+        with lock.held(self.settings.lock_file), _open_journal(self.settings.state_dir) as journal:
+            self._clean_up_after_a_crash(journal)
+            self.sources.collect()
+            documents = self.sources.documents
+            if not documents:
+                return Result(ExitCode.NO_DATA, f"no source has data: {self._problems()}")
+            history = journal.history()
+            fingerprints = tuple((document.name, document.fingerprint) for document in documents)
+            decision = decide(request, fingerprints, history)
+            if not decision.runs:
+                code = ExitCode.HELD if decision.action is Action.HOLD else ExitCode.OK
+                return Result(code, f"{decision.action}: {decision.reason}", decision)
+            return self._run(journal, decision, history)
+
+    def _run(self, journal: Journal, decision: Decision, history: History) -> Result:
+        # Imported here: to find that nothing changed, nothing of it is needed.
+        from refresh_agent import run  # noqa: PLC0415
+
+        journal.prune(self.settings.keep_runs, self.settings.keep_days)
+        work = run.Work(self.settings, self._stop, self.sources, journal)
+        finished = run.carry_out(work, decision, history)
+        return Result(
+            EXIT_CODES[finished.outcome],
+            str(finished),
+            decision,
+            finished.run_id,
+            finished.failure,
+            finished.seconds,
+            finished.migrations,
+        )
+
+    def _clean_up_after_a_crash(self, journal: Journal) -> None:
+        """An agent that was killed leaves its run open, and its hook running: two must not run at once."""
+        for hook_id in journal.open_hooks():
+            from refresh_agent.phases.process import end_leftovers  # noqa: PLC0415 - as above
+
+            if ended := end_leftovers(hook_id, self.settings.phases.kill_grace):
+                LOG.warning("ended what an interrupted hook had left running: pids %s", ended)
+        for hook_id, until in journal.open_workers():
+            self._wait_for_worker(hook_id, until)
+        for run_id in journal.close_interrupted():
+            why = "the agent was killed, the node went down, or its end was not recorded"
+            LOG.warning("run %s was interrupted: %s", run_id[:8], why)
+
+    def _wait_for_worker(self, hook_id: str, until: float) -> None:
+        """A migration that is torn in the middle damages a database: it may finish, within its own time."""
+        from refresh_agent.phases.process import end_leftovers, marked_family  # noqa: PLC0415 - as above
+
+        if not (pids := marked_family(hook_id)):
+            return
+        if time.time() < until:
+            raise LockedError(
+                f"a database migration of an interrupted run still goes on (pids {sorted(pids)})"
+            )
+        LOG.warning(
+            "the migration of an interrupted run has had its time; it is ended: pids %s", sorted(pids)
+        )
+        end_leftovers(hook_id, self.settings.phases.kill_grace)
+
+    def _problems(self) -> str:
+        return "; ".join(problem.text for problem in self.sources.problems) or "no collectors"
+
+
+@contextlib.contextmanager
+def _open_journal(state_dir: str) -> Iterator[Journal]:
+    journal = Journal(state_dir)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def _private_directory(path: str) -> None:
+    try:
+        files.make_directory(path, 0o700)
+    except OSError as error:
+        message = (
+            f"{path}: the state directory cannot be made: {files.reason(error)}; see [DEFAULT] state_dir"
+        )
+        raise StateError(message) from error

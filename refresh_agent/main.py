@@ -1,0 +1,157 @@
+"""From argv to one command and its exit code."""
+
+import argparse
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from refresh_agent import __version__
+from refresh_agent.errors import ExitCode, RefreshAgentError
+from refresh_agent.redact import shown
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+COMMANDS = {
+    "check-config": "read the whole configuration as the daemon would, and say what is wrong with it",
+}
+"""Name and help; each is in a module of ``cli`` of that name, imported only when it is called."""
+
+
+def command() -> int:
+    """What the installed command calls: ``main``, with a process that is fit for it."""
+    # Ctrl-C during the imports is no reason for a traceback. --once and the daemon set their own handlers.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _open_standard_streams()
+    try:
+        return main()
+    finally:
+        _let_go_of_streams()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The installed command. Never shows a traceback: what went wrong is told in a line."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.force and not arguments.once:
+        parser.error("--force goes with --once")
+    if arguments.once and arguments.command:
+        parser.error(f"--once and {arguments.command} do not go together")
+    _set_up_log(arguments.log_level)
+    try:
+        return _run(arguments)
+    except RefreshAgentError as error:
+        for line in str(error).splitlines():
+            _complain(f"error: {line}")
+        return error.exit_code
+    except Exception as error:  # the outermost edge: a fault of ours, told without a traceback
+        logging.getLogger("refresh_agent").debug("internal error", exc_info=True)
+        _complain(f"internal error: {type(error).__name__}: {error}")
+        return ExitCode.INTERNAL
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"refresh-agent: {shown(text)}\n")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # Imported here: some commands need no configuration, and reading it is most of what a start costs.
+    from refresh_agent import opts  # noqa: PLC0415
+
+    location = opts.Location(tuple(arguments.config_file), tuple(arguments.config_dir))
+    if arguments.command:
+        module = importlib.import_module(f"refresh_agent.cli.{arguments.command.replace('-', '_')}")
+        return int(module.run(location, arguments))
+    if arguments.once:
+        from refresh_agent.cli import once  # noqa: PLC0415
+
+        return once.run(opts.load(location, os.environ), arguments)
+    # Until the daemon can act on it; its first refresh is what a HUP in these moments asks for.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from refresh_agent import service  # noqa: PLC0415
+
+    return service.run(lambda: opts.load(location, os.environ))
+
+
+class _LogFormatter(logging.Formatter):
+    """One line a message, whatever it quotes: nobody else writes lines of this log, or steers a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = shown(record.message)
+        return super().formatMessage(record)
+
+
+class _Formatter(argparse.HelpFormatter):
+    """With a width of its own: asking for the terminal's at every option costs 3 ms of each start."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=100)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="refresh-agent",
+        formatter_class=_Formatter,
+        description="Restarts services and migrates their databases when the node's Heat configuration "
+        "changes. Without a command: the daemon, in the foreground.",
+    )
+    parser.add_argument("--version", action="version", version=f"refresh-agent {__version__}")
+    parser.add_argument("--once", action="store_true", help="refresh once, in the foreground, and end")
+    parser.add_argument("--force", action="store_true", help="with --once: run even if nothing changed")
+    parser.set_defaults(config_file=[], config_dir=[], log_level="INFO", json=False)
+    _add_common(parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, text in COMMANDS.items():
+        _add_common(commands.add_parser(name, help=text, description=text, formatter_class=_Formatter))
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Options that may stand before and behind a command."""
+    unset = argparse.SUPPRESS
+    parser.add_argument(
+        "--config-file", action="append", default=unset, metavar="PATH", help="instead of the default files"
+    )
+    parser.add_argument(
+        "--config-dir", action="append", default=unset, metavar="DIR", help="*.conf files, read after those"
+    )
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default=unset, help="default: INFO")
+    parser.add_argument("--json", action="store_true", default=unset, help="print the result as JSON")
+
+
+def _set_up_log(level: str) -> None:
+    # Who reads the log may go away; that is no reason for anything else to fail.
+    logging.raiseExceptions = False
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _LogFormatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    )
+    logging.getLogger().addHandler(handler)
+    logging.getLogger("refresh_agent").setLevel(level)
+    # It warns about its own threads when it is stopped.
+    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+
+
+def _open_standard_streams() -> None:
+    """Closed ones lead nowhere: else the next file that is opened would take their place."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+    if sys.stdout is None or sys.stderr is None:
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the life of the process
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+
+
+def _let_go_of_streams() -> None:
+    """What could not be written until now cannot be: it must not change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,147 @@
+"""What metadata means: parse, merge, name, fingerprint and compare it. No side effects."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from refresh_agent.model import MetadataLimits
+
+Content = Mapping[str, Any]
+
+RESERVED_NAMES = frozenset({"os_config_files"})
+"""File names in the cache that no document may take."""
+
+_SAFE_NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]+")
+
+
+class MetadataError(ValueError):
+    """The text says what is wrong with the JSON, without its content: that may be secret."""
+
+
+def parse(raw: bytes, limits: MetadataLimits) -> dict[str, Any]:
+    """The JSON object in ``raw``.
+
+    Strict where the hooks are: os-apply-config reads the same file as UTF-8 without a byte order mark and
+    needs an object. Raises MetadataError.
+    """
+    if len(raw) > limits.bytes:
+        raise MetadataError(f"is larger than [limits] metadata_bytes ({limits.bytes} bytes)")
+    if not raw.strip():
+        raise MetadataError("is empty")
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise MetadataError("begins with a byte order mark, which the hooks' JSON readers reject")
+    try:
+        content = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise MetadataError(f"is not UTF-8 (at byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise MetadataError(f"is not JSON: {error.msg} at line {error.lineno}") from None
+    except RecursionError:
+        raise MetadataError(f"nests deeper than [limits] metadata_depth ({limits.depth})") from None
+    except ValueError:  # an integer of thousands of digits
+        raise MetadataError("is not JSON that can be read: a number is too long") from None
+    if not isinstance(content, dict):
+        raise MetadataError(f"is a JSON {_kind(content)}, not an object")
+    if _deeper_than(content, limits.depth):
+        raise MetadataError(f"nests deeper than [limits] metadata_depth ({limits.depth})")
+    return content
+
+
+def dump(content: Content) -> bytes:
+    """As os-collect-config writes its cache: indent 1."""
+    return json.dumps(content, indent=1).encode()
+
+
+def fingerprint(content: Content) -> str:
+    """Equal for equal content, whatever its key order and white space."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest(raw: bytes) -> str:
+    """Of the bytes: a cheap way to know that nothing has to be parsed again."""
+    return hashlib.sha256(raw).hexdigest()
+
+
+def merge(contents: Iterable[Content]) -> dict[str, Any]:
+    """One object out of several, as os-apply-config does: the later wins; only objects merge deeply."""
+    merged: dict[str, Any] = {}
+    for content in contents:
+        _merge_into(merged, content)
+    return merged
+
+
+def diff(before: Content, after: Content) -> tuple[str, ...]:
+    """The dotted keys whose values differ, sorted; objects are descended into, lists are compared whole."""
+    return tuple(sorted(_differences(before, after, "")))
+
+
+def safe_name(name: str, identity: str, taken: Iterable[str] = ()) -> str:
+    """A file name for ``name`` that can neither leave its directory nor take another's place.
+
+    The name itself if it is plain, unreserved and not ``taken``; else made plain, with 8 hex digits of
+    sha256 of ``identity``.
+    """
+    if _SAFE_NAME.fullmatch(name) and name not in RESERVED_NAMES and name not in taken and len(name) <= 200:
+        return name
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".")[:200]
+    suffixed = f"{plain}-{hashlib.sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    while suffixed in taken:
+        suffixed = f"{plain}-{hashlib.sha256(suffixed.encode()).hexdigest()[:8]}"
+    return suffixed
+
+
+def _merge_into(target: dict[str, Any], content: Content) -> None:
+    for key, value in content.items():
+        existing = target.get(key)
+        if isinstance(existing, dict) and isinstance(value, Mapping):
+            _merge_into(existing, value)
+        else:
+            target[key] = _copied(value)
+
+
+def _copied(value: Any) -> Any:
+    """A copy as deep as later merges reach: objects; the rest is replaced whole and never written to."""
+    return {k: _copied(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _differences(before: Content, after: Content, prefix: str) -> Iterator[str]:
+    for key in before.keys() | after.keys():
+        path = f"{prefix}{key}"
+        if key not in before or key not in after:
+            yield path
+            continue
+        old, new = before[key], after[key]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{path}.")
+        elif not _same(old, new):
+            yield path
+
+
+def _same(old: Any, new: Any) -> bool:
+    """JSON's equality: Python's holds 1, 1.0 and true for the same."""
+    return json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)
+
+
+def _deeper_than(content: Any, limit: int) -> bool:
+    level: list[Any] = [content]
+    for _ in range(limit):
+        level = [child for value in level for child in _children(value)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return [v for v in value.values() if isinstance(v, (dict, list))]
+    if isinstance(value, list):
+        return [v for v in value if isinstance(v, (dict, list))]
+    return ()
+
+
+def _kind(content: object) -> str:
+    names = {list: "list", str: "string", bool: "true or false", type(None): "null"}
+    return names.get(type(content), "number")

@@ -1,0 +1,322 @@
+"""The values that travel between the parts: frozen, without behaviour beyond what they hold."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class Trigger(StrEnum):
+    """Why a refresh was asked for; hooks see it in REFRESH_AGENT_TRIGGER."""
+
+    START = "start"
+    CHANGE = "change"
+    SIGNAL = "signal"
+    ONCE = "once"
+    RETRY = "retry"
+
+
+# --- settings: what opts.py makes of the configuration ----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorSettings:
+    """One entry of ``collectors`` with the values of its group."""
+
+    name: str
+    options: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataLimits:
+    bytes: int
+    depth: int
+
+
+class TrustMode(StrEnum):
+    """What becomes of a hook that somebody else may have written."""
+
+    ENFORCE = "enforce"
+    WARN = "warn"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseSettings:
+    """Times in seconds, 0 for none; ``output_limit`` in bytes."""
+
+    base_dir: str
+    run_timeout: float = 0
+    phase_timeout: float = 0
+    hook_timeout: float = 0
+    error_timeout: float = 60
+    kill_grace: float = 10
+    stop_grace: float = 60
+    trust: TrustMode = TrustMode.ENFORCE
+    output_limit: int = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """Times in seconds; ``max_attempts`` 0 for no limit."""
+
+    initial: float
+    maximum: float
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration, read once; a reload makes a new one. Times in seconds."""
+
+    state_dir: str
+    lock_file: str
+    cachedir: str
+    polling_interval: float
+    collectors: tuple[CollectorSettings, ...]
+    limits: MetadataLimits
+    quiet: float
+    max_wait: float
+    phases: PhaseSettings
+    retry: RetrySettings
+    targets: tuple["Target", ...] = ()
+    keep_runs: int = 500
+    keep_days: float = 90.0
+
+
+# --- sources ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One JSON object as a collector found it: its bytes, or why there are none.
+
+    ``path`` is the file that another program keeps up to date (os-collect-config's cache); None when the
+    agent itself collects and so writes the file that hooks read. ``origin`` is where it was found then, for
+    messages. ``absent`` tells "not there" from "bad".
+    """
+
+    name: str
+    raw: bytes | None
+    path: str | None = None
+    error: str = ""
+    absent: bool = False
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one source gave at one moment; ``error`` when the source as a whole could not be read.
+
+    ``watch``: the paths of which a change calls for another collection; none where a source is polled.
+    """
+
+    source: str
+    documents: tuple[Document, ...] = ()
+    watch: tuple[str, ...] = ()
+    error: str = ""
+    absent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document of which the store holds a good copy.
+
+    ``stored`` is that copy's path. ``live`` is the other program's file while it holds the same good
+    content, else empty. ``fingerprint`` is of the content (key order and white space do not count),
+    ``digest`` of the bytes.
+    """
+
+    source: str
+    name: str
+    stored: str
+    fingerprint: str
+    digest: str
+    live: str = ""
+
+
+Fingerprints = tuple[tuple[str, str], ...]
+"""Documents by (name, fingerprint) in the order in which hooks merge them: a configuration's identity."""
+
+
+# --- runs ------------------------------------------------------------------------------------------------
+
+
+class Stream(StrEnum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+LineSink = Callable[[Stream, str], None]
+"""Gets every line of a process's output as it comes, without its line end."""
+
+
+class Ending(StrEnum):
+    """How a process came to its end."""
+
+    EXITED = "exited"
+    TIMEOUT = "timeout"
+    STOPPED = "stopped"
+    NOT_STARTED = "not started"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A process to run. ``stdin`` is all that it can read; ``timeout`` in seconds, 0 for none."""
+
+    path: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    stdin: bytes = field(default=b"", repr=False)
+    timeout: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How it ended. ``status`` as a shell has it: 0-255, 128+n for signal n, 126/127 for not started.
+
+    ``survivors``: what it has left running, as "name (pid)".
+    """
+
+    status: int
+    ending: Ending
+    seconds: float
+    detail: str = ""
+    survivors: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.ending is Ending.EXITED and self.status == 0
+
+
+class StopSignal(Protocol):
+    """Becomes readable, and true, when the agent is asked to stop."""
+
+    @property
+    def requested(self) -> bool: ...
+
+    def fileno(self) -> int: ...
+
+
+Runner = Callable[[Command, LineSink], Exit]
+"""Runs a process to its end. The parts that need one are given it, so that tests can give another."""
+
+
+class RunOutcome(StrEnum):
+    SUCCESS = "success"
+    HOOK_FAILED = "hook failed"
+    MIGRATION_FAILED = "migration failed"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+    NOT_RECORDED = "not recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Where a run came to its end. ``hook`` may be empty: a phase can fail as a whole.
+
+    ``stopped``: nothing was wrong, the agent was asked to stop.
+    """
+
+    phase: str
+    hook: str
+    status: int
+    reason: str
+    stopped: bool = False
+
+    def __str__(self) -> str:
+        where = "/".join(part for part in (self.phase, self.hook) if part)
+        return f"{where}: {self.reason}" if where else self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class StartedHook:
+    """A hook that runs now. ``hook_id`` marks its processes (REFRESH_AGENT_HOOK_ID); pid 0: never started."""
+
+    phase: str
+    hook: str
+    hook_id: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class HookResult:
+    phase: str
+    hook: str
+    exit: Exit
+    tail: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """The last run, if it did not succeed: for which documents, how often tried, and where it stopped.
+
+    ``failures`` are those of the attempts that failed by themselves: not stopped, not interrupted.
+    """
+
+    documents: Fingerprints
+    attempts: int
+    failures: int
+    interrupted: bool
+    phase: str = ""
+    hook: str = ""
+
+    @property
+    def where(self) -> str:
+        return (
+            f"in {self.phase}{'/' if self.hook else ''}{self.hook}"
+            if self.phase
+            else "before its first phase"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the journal knows before a decision. ``committed`` is None when no run ever succeeded."""
+
+    committed: Fingerprints | None = None
+    unfinished: Unfinished | None = None
+
+
+# --- databases -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A database to migrate: one ``[migration:NAME]`` section."""
+
+    name: str
+    connection: str = field(repr=False)
+    python: str
+    legacy_python: str
+    alembic_config: str = ""
+    alembic_location: str = ""
+    migrate_repository: str = ""
+    legacy_versions: tuple[tuple[int, str], ...] = ()
+    python_path: tuple[str, ...] = ()
+    revision: str = "head"
+    timeout: float = 3600.0
+
+
+class MigrationOutcome(StrEnum):
+    DONE = "done"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationResult:
+    """What became of one target. ``before`` and ``after`` read like "migrate 2", "alembic 3fa1", "empty"."""
+
+    target: str
+    outcome: MigrationOutcome
+    before: str = ""
+    after: str = ""
+    message: str = ""
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome in {MigrationOutcome.DONE, MigrationOutcome.UNCHANGED}

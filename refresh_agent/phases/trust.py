@@ -1,0 +1,126 @@
+"""Who may have written this file? What root executes or sources must be root's own, all the way down.
+
+A path of which every component is trusted cannot be swapped by anybody else between this check and its use,
+so it is then used by its path. The bar is OpenSSH's: every component is owned by root or the agent's user and
+writable by nobody else; a sticky directory of root's, such as /tmp, is accepted, since in it nobody can
+replace what is not theirs.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from refresh_agent.files import reason
+
+MOST_LINKS = 40
+"""As the kernel: beyond, a path goes in circles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The rule for one phase. ``owners``: the users whose files are trusted.
+
+    Directories found to be good are remembered: that is sound, for nobody else can change them.
+    """
+
+    owners: frozenset[int]
+    _good: set[str] = field(default_factory=set)
+
+    def objection(self, path: str) -> str:
+        """Why ``path``, or the directory or link on the way to it, is not to be trusted; "" if it is."""
+        return self._walk(path)
+
+    def hook_objection(self, path: str, env: Mapping[str, str]) -> str:
+        """As ``objection``, for a program and what its first line makes the kernel start."""
+        return self._walk(path) or next(
+            (
+                f"its interpreter {found}"
+                for program in interpreters(path, env)
+                if (found := self._walk(program))
+            ),
+            "",
+        )
+
+    def _walk(self, path: str) -> str:
+        """Component by component, following links as the kernel does."""
+        done, todo, links = "/", os.path.abspath(path).split("/")[1:], 0
+        if found := self._judge("/"):
+            return found
+        while todo:
+            name = todo.pop(0)
+            if name in {"", "."}:
+                continue
+            if name == "..":
+                done = os.path.dirname(done)
+                continue
+            here = os.path.join(done, name)
+            if here in self._good:
+                done = here
+                continue
+            if found := self._judge(here):
+                return found
+            if not os.path.islink(here):
+                done = here
+                continue
+            links += 1
+            if links > MOST_LINKS:
+                return f"{path}: too many links"
+            target = os.readlink(here)
+            done = "/" if target.startswith("/") else done
+            todo = [*target.split("/"), *todo]
+        return ""
+
+    def _judge(self, path: str) -> str:
+        if path in self._good:
+            return ""
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return ""  # what is not there is not executed; trying to says so in its own words
+        except OSError as error:
+            return f"{path}: {reason(error)}"
+        if status.st_uid not in self.owners:
+            return f"{path} is owned by user {status.st_uid}"
+        writers = _others_who_may_write(status)
+        if not writers and stat.S_ISDIR(status.st_mode):
+            self._good.add(path)
+        return f"{path} is writable by {writers}" if writers else ""
+
+
+def _others_who_may_write(status: os.stat_result) -> str:
+    """Nobody, in a sticky directory of root's; and a link has no mode of its own."""
+    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and status.st_uid == 0
+    if sticky or stat.S_ISLNK(status.st_mode):
+        return ""
+    if status.st_mode & stat.S_IWOTH:
+        return "everybody"
+    return f"group {status.st_gid}" if status.st_mode & stat.S_IWGRP else ""
+
+
+def of_this_process() -> Trust:
+    """Files of root and of the user that the agent runs as."""
+    return Trust(frozenset({0, os.geteuid()}))
+
+
+def interpreters(path: str, env: Mapping[str, str]) -> tuple[str, ...]:
+    """The programs that the first line of a script names; also what ``env`` would find on the PATH.
+
+    Empty for a binary; bash for a script without a first line (dib-run-parts is bash, which runs it).
+    """
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(4096)
+    except OSError:
+        return ()
+    if first.startswith(b"\x7fELF"):
+        return ()
+    if not first.startswith(b"#!"):
+        return ("/bin/bash",)
+    words = [os.fsdecode(word) for word in first[2:].split()]
+    if len(words) > 1 and os.path.basename(words[0]) == "env":
+        program = next((word for word in words[1:] if not word.startswith("-") and "=" not in word), "")
+        found = shutil.which(program, path=env.get("PATH", os.defpath))
+        return (words[0], found) if found else (words[0],)
+    return tuple(words[:1])

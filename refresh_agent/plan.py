@@ -1,0 +1,91 @@
+"""Whether to run, and why: a decision from plain values, without side effects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from refresh_agent.model import Fingerprints, History, Trigger, Unfinished
+
+
+class Action(StrEnum):
+    NOOP = "noop"
+    RUN = "run"
+    RETRY = "retry"
+    HOLD = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do and the reason in words; the rest is for the run, if there is one."""
+
+    action: Action
+    reason: str
+    trigger: Trigger
+    attempt: int = 1
+    changed: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> bool:
+        return self.action in {Action.RUN, Action.RETRY}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks. ``force``: run even if nothing changed. ``max_attempts`` 0: never hold."""
+
+    trigger: Trigger
+    force: bool = False
+    max_attempts: int = 0
+
+
+def decide(request: Request, documents: Fingerprints, history: History) -> Decision:
+    """From what was collected, what was committed and what was left unfinished to what happens now."""
+    changed = changed_names(history.committed or (), documents)
+    unfinished = history.unfinished
+    if unfinished is not None and unfinished.documents == documents:
+        return _again(request, changed, unfinished)
+    if unfinished is not None:
+        # Also when the metadata went back to what is committed: the node holds half of something else.
+        reason = (
+            f"changed since the run that did not succeed: {_listed(changed) or 'back to the last commit'}"
+        )
+        return Decision(Action.RUN, reason, _fresh(request.trigger), 1, changed)
+    if history.committed is None:
+        return Decision(Action.RUN, "nothing was ever committed here", _fresh(request.trigger), 1, changed)
+    if changed:
+        return Decision(Action.RUN, f"changed: {_listed(changed)}", _fresh(request.trigger), 1, changed)
+    if request.force or request.trigger is Trigger.SIGNAL:
+        return Decision(Action.RUN, "asked for, nothing changed", request.trigger)
+    return Decision(Action.NOOP, "nothing changed since the last success", request.trigger)
+
+
+def changed_names(before: Fingerprints, after: Fingerprints) -> tuple[str, ...]:
+    """The documents that came, went or differ, in the order of ``after``; all if only the order did."""
+    old, new = dict(before), dict(after)
+    names = [name for name, fingerprint in after if old.get(name) != fingerprint]
+    names += [name for name, _ in before if name not in new]
+    if not names and before != after:
+        names = [name for name, _ in after]
+    return tuple(names)
+
+
+def _again(request: Request, changed: tuple[str, ...], unfinished: Unfinished) -> Decision:
+    asked = request.force or request.trigger in {Trigger.SIGNAL, Trigger.ONCE}
+    if request.max_attempts and unfinished.failures >= request.max_attempts and not asked:
+        reason = f"held after {unfinished.failures} attempts, until the metadata changes or an operator asks"
+        return Decision(Action.HOLD, reason, request.trigger, unfinished.attempts, changed)
+    trigger = request.trigger if asked else Trigger.RETRY
+    how = "was interrupted" if unfinished.interrupted else "failed"
+    return Decision(
+        Action.RETRY, f"the last attempt {how} {unfinished.where}", trigger, unfinished.attempts + 1, changed
+    )
+
+
+def _fresh(trigger: Trigger) -> Trigger:
+    """A retry that finds new metadata is a change."""
+    return Trigger.CHANGE if trigger is Trigger.RETRY else trigger
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown

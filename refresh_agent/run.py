@@ -1,0 +1,317 @@
+"""One run: from its beginning in the journal, through the phases and the databases, to its commit."""
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from refresh_agent import cache, files, metadata
+from refresh_agent.errors import StateError
+from refresh_agent.journal import Journal, Run
+from refresh_agent.model import (
+    Command,
+    Exit,
+    Failure,
+    History,
+    HookResult,
+    LineSink,
+    MigrationOutcome,
+    MigrationResult,
+    RunOutcome,
+    Settings,
+    StartedHook,
+    StopSignal,
+    StoredDocument,
+    Stream,
+)
+from refresh_agent.phases import execute, order
+from refresh_agent.phases.process import HOOK_ID, Grace, ProcessRunner
+from refresh_agent.plan import Decision
+from refresh_agent.redact import Masker, secrets_in
+from refresh_agent.sources import Sources
+from refresh_agent.systemd import ALWAYS_OURS, status
+
+LOG = logging.getLogger("refresh_agent")
+
+KEYS_SHOWN = 8
+COMPARABLE = 4 * 2**20
+"""Bytes up to which contents are compared key by key for the log; beyond, that would cost too much memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run works with."""
+
+    settings: Settings
+    stop: StopSignal
+    sources: Sources
+    journal: Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a run ended; as text, the line that sums it up."""
+
+    run_id: str
+    outcome: RunOutcome
+    failure: Failure | None
+    migrations: tuple[MigrationResult, ...]
+    seconds: float
+    phases: int
+    hooks: int
+
+    def __str__(self) -> str:
+        counted = ((self.phases, "phase"), (self.hooks, "hook"), (len(self.migrations), "database"))
+        counts = ", ".join(f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in counted)
+        name = f"run {self.run_id[:8]}"
+        if self.failure is None:
+            return f"{name}: success in {self.seconds:.2f} s ({counts})"
+        verb = "stopped" if self.failure.stopped else "failed"
+        return f"{name}: {verb} after {self.seconds:.2f} s: {self.failure} ({counts})"
+
+
+def carry_out(work: Work, decision: Decision, history: History) -> Finished:
+    """Run for what the sources hold now; commit that, and only that, if everything succeeded.
+
+    Raises StateError before the first hook, if the beginning cannot be recorded or the cache not written. A
+    commit that cannot be recorded is an outcome: everything ran, and is to be run again.
+    """
+    began = time.monotonic()
+    documents = work.sources.documents
+    fingerprints = tuple((document.name, document.fingerprint) for document in documents)
+    mask = Masker(_secrets(work, documents))
+    run = work.journal.begin(decision, fingerprints)
+    words = (run.run_id[:8], decision.trigger, decision.attempt, decision.reason)
+    LOG.info("run %s begins (%s, attempt %d): %s", *words)
+    _log_changed_keys(work.sources, documents)
+    recorder = RunRecorder(work.journal, run, decision.attempt)
+    try:
+        config_files = _config_files(work, documents)
+    except StateError:
+        with _reported():
+            work.journal.forget(run)  # nothing of it has happened
+        raise
+    job = _job(work, _run_environment(run, decision, history, config_files), recorder, mask)
+    outcome, failure, migrations = _phases_then_databases(work, job, recorder)
+    if failure is None:
+        outcome, failure = _commit(work, run, documents)
+    else:
+        recorder.failed(outcome, failure)
+        if not failure.stopped:
+            execute.run_error_hooks(job, failure)
+    seconds = time.monotonic() - began
+    return Finished(run.run_id, outcome, failure, migrations, seconds, recorder.phases, recorder.hooks)
+
+
+def _commit(work: Work, run: Run, documents: tuple[StoredDocument, ...]) -> tuple[RunOutcome, Failure | None]:
+    try:
+        work.journal.commit(run, tuple((document.name, document.fingerprint) for document in documents))
+    except StateError as error:
+        return RunOutcome.NOT_RECORDED, Failure("", "", 0, f"the success is not recorded: {error}")
+    with _reported():
+        work.sources.commit(documents)
+    return RunOutcome.SUCCESS, None
+
+
+def _phases_then_databases(
+    work: Work, job: execute.Job, recorder: "RunRecorder"
+) -> tuple[RunOutcome, Failure | None, tuple[MigrationResult, ...]]:
+    """Databases only after every phase succeeded, migration.d included."""
+    failure = execute.run_phases(job, order.PHASES)
+    if failure is not None:
+        return (RunOutcome.STOPPED if failure.stopped else RunOutcome.HOOK_FAILED), failure, ()
+    migrations = _migrate(work, job, recorder)
+    bad = next((result for result in migrations if not result.ok), None)
+    if bad is None:
+        return RunOutcome.SUCCESS, None, migrations
+    reason = f"{bad.outcome}: {bad.message}"
+    stopped = bad.outcome is MigrationOutcome.STOPPED
+    failure = Failure(order.MIGRATION, f"migration:{bad.target}", 1, reason, stopped)
+    return (RunOutcome.STOPPED if stopped else RunOutcome.MIGRATION_FAILED), failure, migrations
+
+
+def _migrate(work: Work, job: execute.Job, recorder: "RunRecorder") -> tuple[MigrationResult, ...]:
+    if not work.settings.targets:
+        return ()
+    # Imported here: a node without databases to migrate need not pay for it.
+    from refresh_agent.db import bridge  # noqa: PLC0415
+
+    status("migrating databases")
+    results = bridge.upgrade(
+        work.settings.targets,
+        lambda command, sink: _run_worker(job, recorder, command, sink),
+        lambda text: recorder.note(order.MIGRATION, job.mask(text)),
+        job.env,
+    )
+    for result in results:
+        recorder.migrated(result)
+    return results
+
+
+def _run_worker(job: execute.Job, recorder: "RunRecorder", command: Command, sink: LineSink) -> Exit:
+    """Marked and recorded as it begins: if this agent dies, the next one must not start a second."""
+    hook_id = os.urandom(16).hex()
+    marked = replace(command, env={**command.env, HOOK_ID: hook_id})
+    ended = job.runner(marked, sink, lambda pid: recorder.worker_began(hook_id, pid, command.timeout))
+    recorder.worker_ended(hook_id, ended)
+    return ended
+
+
+def _secrets(work: Work, documents: tuple[StoredDocument, ...]) -> Iterator[str]:
+    """What must not show up in the log or the journal: the metadata's secrets."""
+    for document in documents:
+        yield from secrets_in(work.sources.content(document))
+
+
+def _job(work: Work, run_env: Mapping[str, str], recorder: "RunRecorder", mask: Masker) -> execute.Job:
+    phases = work.settings.phases
+    runner = ProcessRunner(work.stop, Grace(phases.kill_grace, phases.stop_grace))
+    env = {name: value for name, value in os.environ.items() if not _agents_own(name)}
+    return execute.Job(phases, env, run_env, runner.run, recorder, work.stop, mask)
+
+
+def _run_environment(
+    run: Run, decision: Decision, history: History, config_files: tuple[str, ...]
+) -> dict[str, str]:
+    variables = {
+        "OS_CONFIG_FILES": ":".join(config_files),
+        "REFRESH_AGENT_RUN_ID": run.run_id,
+        "REFRESH_AGENT_TRIGGER": str(decision.trigger),
+        "REFRESH_AGENT_ATTEMPT": str(decision.attempt),
+        "REFRESH_AGENT_CHANGED": ":".join(decision.changed),
+    }
+    unfinished = history.unfinished
+    if unfinished is not None and unfinished.interrupted and unfinished.phase:
+        variables["REFRESH_AGENT_INTERRUPTED"] = f"{unfinished.phase}/{unfinished.hook}"
+    return variables
+
+
+def _agents_own(name: str) -> bool:
+    """What a hook must not inherit: systemd's channel to the agent, and the variables of another run."""
+    return name in ALWAYS_OURS or name.startswith("REFRESH_AGENT_") or name == "OS_CONFIG_FILES"
+
+
+def _config_files(work: Work, documents: tuple[StoredDocument, ...]) -> tuple[str, ...]:
+    """OS_CONFIG_FILES. Where os-collect-config runs, its cache is its own and is not written to."""
+    if any(entry.name == "os_collect_config" for entry in work.settings.collectors):
+        return tuple(document.live or document.stored for document in documents)
+    limit = work.settings.limits.bytes
+    try:
+        contents = [(document.name, files.read_regular(document.stored, limit)) for document in documents]
+    except OSError as error:
+        raise StateError(f"{error.filename}: cannot be read: {files.reason(error)}") from error
+    return cache.write(work.settings.cachedir, contents)
+
+
+def _log_changed_keys(sources: Sources, documents: tuple[StoredDocument, ...]) -> None:
+    before = {document.name: document for document in sources.committed}
+    for document in documents:
+        old = before.get(document.name)
+        if old is None or old.fingerprint == document.fingerprint:
+            continue
+        if max(_size(old.stored), _size(document.stored)) > COMPARABLE:
+            continue
+        with contextlib.suppress(StateError):  # gone meanwhile; it is only for the log
+            keys = metadata.diff(sources.content(old), sources.content(document))
+            first = ", ".join(keys[:KEYS_SHOWN])
+            more = f" and {len(keys) - KEYS_SHOWN} more" if len(keys) > KEYS_SHOWN else ""
+            LOG.info("changed in %s: %s%s", document.name, first, more)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+class RunRecorder:
+    """Tells the log and the journal what a run does.
+
+    A journal that cannot be written in the middle of a run does not end the run: a quiesced node must be
+    activated again. It is said; and if the end cannot be recorded either, the run is made again.
+    """
+
+    def __init__(self, journal: Journal, run: Run, attempt: int) -> None:
+        self.hooks = 0
+        self.phases = 0
+        self._journal = journal
+        self._run = run
+        self._attempt = attempt
+        self._row = 0
+        self._began: dict[str, float] = {}
+
+    def phase_began(self, phase: str, hooks: int) -> None:
+        self.phases += phase != order.ERROR
+        self._began[phase] = time.monotonic()
+        LOG.info("%s: begins, %d hook%s", phase, hooks, "" if hooks == 1 else "s")
+        with _reported():
+            self._journal.phase_began(self._run, phase)
+
+    def phase_ended(self, phase: str, failure: Failure | None) -> None:
+        seconds = time.monotonic() - self._began[phase]
+        outcome = "done" if failure is None else "stopped" if failure.stopped else "failed"
+        reason = "" if failure is None else f": {failure.reason}"
+        LOG.info("%s: %s after %.2f s%s", phase, outcome, seconds, reason)
+        with _reported():
+            self._journal.phase_ended(self._run, phase, outcome)
+
+    def hook_began(self, started: StartedHook) -> None:
+        LOG.info("%s/%s: begins", started.phase, started.hook)
+        status(f"running {started.phase}: {started.hook}, attempt {self._attempt}")
+        self._row = 0
+        with _reported():
+            self._row = self._journal.hook_began(self._run, started)
+
+    def hook_ended(self, result: HookResult) -> None:
+        ended = result.exit
+        self.hooks += result.phase != order.ERROR
+        level = logging.INFO if ended.ok else logging.ERROR
+        words = "done" if ended.ok else ended.detail or f"failed with status {ended.status}"
+        LOG.log(level, "%s/%s: %s after %.2f s", result.phase, result.hook, words, ended.seconds)
+        if ended.survivors:
+            left = ", ".join(ended.survivors)
+            LOG.warning("%s/%s: left running in the background: %s", result.phase, result.hook, left)
+        with _reported():
+            self._journal.hook_ended(self._row, result)
+
+    def line(self, phase: str, hook: str, stream: Stream, text: str) -> None:
+        del stream
+        LOG.info("%s/%s| %s", phase, hook, text)
+
+    def note(self, phase: str, text: str) -> None:
+        LOG.info("%s%s%s", phase, ": " if phase else "", text)
+
+    def warn(self, phase: str, text: str) -> None:
+        LOG.warning("%s: %s", phase, text)
+
+    def worker_began(self, hook_id: str, pid: int, timeout: float) -> None:
+        with _reported():
+            self._journal.worker_began(self._run, hook_id, pid, timeout)
+
+    def worker_ended(self, hook_id: str, ended: Exit) -> None:
+        with _reported():
+            self._journal.worker_ended(hook_id, ended)
+
+    def migrated(self, result: MigrationResult) -> None:
+        if result.ok:
+            way = " -> ".join(dict.fromkeys((result.before, result.after)))
+            LOG.info("migration: %s: %s, %s after %.2f s", result.target, way, result.outcome, result.seconds)
+        else:
+            LOG.error("migration: %s (%s after %.2f s)", result.message, result.outcome, result.seconds)
+        with _reported():
+            self._journal.migrated(self._run, result)
+
+    def failed(self, outcome: RunOutcome, failure: Failure) -> None:
+        with _reported():
+            self._journal.fail(self._run, outcome, failure)
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except StateError as error:
+        LOG.error("not recorded: %s", error)  # noqa: TRY400

@@ -1,0 +1,297 @@
+"""The oslo.service daemon: wait for a wake-up, let things settle, run a cycle.
+
+One process: oslo.service's threading backend with its plain Launcher and SignalHandler. Its forking launcher
+never passes a SIGHUP on, and sends it to running hooks. Signal handlers only set flags; the worker acts.
+"""
+
+import logging
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+# futurist imports eventlet if it is there: 230 ms, 10 MiB and a warning, for nothing.
+sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
+
+from oslo_config import cfg
+
+from refresh_agent import imports
+
+# Libraries of its libraries import these for what is not used here: 4 MiB of 30.
+with imports.lightly({"asyncio", "dateutil.tz", "xmlrpc.client"}):
+    from oslo_service import backend
+
+    if backend.get_backend_type() is None:
+        backend.init_backend(backend.BackendType.THREADING)
+
+    from oslo_service import service
+
+from refresh_agent import systemd
+from refresh_agent.backoff import Backoff
+from refresh_agent.cycle import Cycle, Result
+from refresh_agent.errors import ConfigError, ExitCode, LockedError, RefreshAgentError, StateError
+from refresh_agent.model import Settings, Trigger
+from refresh_agent.plan import Request
+from refresh_agent.quiescence import Quiescence
+from refresh_agent.triggers import Watcher, scan
+from refresh_agent.wakeup import Stop, Wakeup
+
+LOG = logging.getLogger("refresh_agent")
+
+LOOK_EVERY = 0.05
+"""Seconds between two looks at files that are being written: each look reads them."""
+
+LOCK_RETRY = 1.0
+"""Seconds between two tries while another refresh holds the lock."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+Loader = Callable[[], Settings]
+
+
+def run(load: Loader) -> int:
+    """The daemon, until SIGTERM or SIGINT; its exit code. Raises RefreshAgentError if it cannot start."""
+    stop = Stop()
+    agent = Agent(load, stop)
+    handler = service.SignalHandler()
+    handler.add_handlers(("SIGTERM", "SIGINT"), lambda number, _frame: stop.request(number))
+    handler.add_handler("SIGHUP", lambda _number, _frame: agent.wakeup.because(Trigger.SIGNAL))
+    launcher = service.Launcher(cfg.ConfigOpts(), restart_method="mutate")
+    # Only the main thread runs Python's handlers, and only a signal of its own wakes it from its wait: the
+    # other threads inherit this mask, so that the kernel can give signals to nobody else.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    launcher.launch_service(agent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    agent.wait()
+    launcher.stop()
+    launcher.wait()
+    if agent.error is not None:
+        raise agent.error
+    return ExitCode.OK
+
+
+def now() -> float:
+    """Seconds since boot, the time of suspension included: delays are neither stretched nor cut by a clock
+    that is set.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """When the worker looks again without being woken; None for not at all. All in ``now()``'s seconds."""
+
+    quiescence: Quiescence
+    backoff: Backoff
+    rescan: float
+    lock: tuple[float, Trigger] | None = None
+    look: float | None = None
+
+    def next_due(self) -> float:
+        times = [self.rescan, self.quiescence.due_at(), self.backoff.not_before, self.look]
+        if self.lock is not None:
+            times.append(self.lock[0])
+        return min(moment for moment in times if moment is not None)
+
+
+class Agent(service.ServiceBase):  # type: ignore[misc]
+    """The worker. ``start`` runs in the launcher's thread and is the whole life of the daemon."""
+
+    def __init__(self, load: Loader, stop: Stop) -> None:
+        self._load = load
+        self._stop = stop
+        self.wakeup = Wakeup(stop)
+        self._watcher = Watcher(lambda: self.wakeup.because(Trigger.CHANGE))
+        self._ended = threading.Event()
+        self.error: RefreshAgentError | None = None
+        self._use(load())
+        self._errors = 0
+        self._looked = 0.0
+        self._scanned: object = None
+        self._seen: object = None
+        self._waiting = False
+        self._last_told = ""
+
+    def start(self) -> None:
+        try:
+            self._live()
+        except RefreshAgentError as error:
+            self.error = error
+        except Exception as error:
+            LOG.debug("internal error", exc_info=True)
+            self.error = RefreshAgentError(f"internal error: {type(error).__name__}: {error}")
+        finally:
+            systemd.notify("STOPPING=1", "STATUS=stopping")
+            self._watcher.close()
+            self._ended.set()
+
+    def stop(self, graceful: bool = False) -> None:
+        del graceful
+        self._stop.request(signal.SIGTERM)
+
+    def wait(self) -> None:
+        self._ended.wait()
+
+    def reset(self) -> None:
+        """oslo.service's word for a reload."""
+        self.wakeup.because(Trigger.SIGNAL)
+
+    def _use(self, settings: Settings) -> None:
+        self._settings = settings
+        self._cycle = Cycle(settings, self._stop)
+        retry = settings.retry
+        self._timers = Timers(
+            Quiescence(settings.quiet, settings.max_wait),
+            Backoff(retry.initial, retry.maximum),
+            now() + settings.polling_interval,
+        )
+
+    def _live(self) -> None:
+        LOG.info("refresh-agent starts: collectors %s", _names(self._settings))
+        systemd.notify("READY=1", "STATUS=starting the first refresh")
+        self._refresh(Trigger.START)
+        while not self._stop.requested:
+            reasons = self.wakeup.wait(self._timers.next_due() - now())
+            if not self._stop.requested:
+                self._turn(reasons)
+        LOG.info("refresh-agent ends (signal %d)", self._stop.signal)
+
+    def _turn(self, reasons: set[Trigger]) -> None:
+        """See to one wake-up: by a signal, a file, or because a timer is due."""
+        moment = now()
+        if Trigger.SIGNAL in reasons:
+            self._reload()
+            self._refresh(Trigger.SIGNAL)
+            return
+        if Trigger.CHANGE in reasons and self._timers.look is None:
+            self._timers = replace(self._timers, look=max(moment, self._looked + LOOK_EVERY))
+        if self._timers.look is not None and moment >= self._timers.look:
+            self._touched(moment)
+        if moment >= self._timers.rescan:
+            self._rescan(moment)
+        timers = self._timers
+        if timers.lock is not None and moment >= timers.lock[0]:
+            self._refresh(timers.lock[1])
+        elif timers.quiescence.due(moment):
+            self._refresh(Trigger.CHANGE)
+        elif timers.backoff.due(moment):
+            self._refresh(Trigger.RETRY)
+
+    def _touched(self, moment: float) -> bool:
+        """Something happened to a watched file: whether it changed anything, and if so, let it settle.
+
+        os-collect-config rewrites its files at every poll; what is the same again must not delay a change.
+        """
+        sources = self._cycle.sources
+        # A directory may have come or gone; what is missing now wakes us when it appears.
+        self._watcher.watch(sources.watch)
+        self._timers = replace(self._timers, look=None)
+        seen = sources.look()
+        self._looked = now()
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        self._timers = replace(self._timers, quiescence=self._timers.quiescence.touched(moment))
+        return True
+
+    def _rescan(self, moment: float) -> None:
+        """Look for what the kernel did not report."""
+        watched = self._cycle.sources.watch
+        self._timers = replace(self._timers, rescan=moment + self._settings.polling_interval)
+        self._watcher.watch(watched)
+        scanned = scan(watched)
+        if scanned == self._scanned:
+            return
+        self._scanned = scanned
+        if self._touched(moment):
+            LOG.info("the rescan found a change")
+
+    def _reload(self) -> None:
+        """New settings between two cycles; the old ones stay if the new are bad."""
+        try:
+            self._use(self._load())
+        except (ConfigError, StateError) as error:
+            for line in str(error).splitlines():
+                LOG.error("the configuration is not reloaded, the old one stays: %s", line)  # noqa: TRY400
+        else:
+            LOG.info("configuration reloaded: collectors %s", _names(self._settings))
+
+    def _refresh(self, trigger: Trigger) -> None:
+        """One cycle, and when to look again after it."""
+        sources = self._cycle.sources
+        if self._timers.lock is not None and self._timers.lock[1] is Trigger.SIGNAL:
+            trigger = Trigger.SIGNAL  # asked for, and not done yet: the lock was held
+        self._timers = replace(
+            self._timers,
+            quiescence=self._timers.quiescence.settled(),
+            backoff=self._timers.backoff.cleared(),
+            lock=None,
+            look=None,
+        )
+        # Before the content is read: a change after this is a change from what is read now.
+        self._watcher.watch(sources.watch)
+        self._scanned = scan(sources.watch)
+        try:
+            result = self._cycle.refresh(Request(trigger, max_attempts=self._settings.retry.max_attempts))
+        except LockedError as error:
+            self._wait_for_lock(trigger, error)
+            return
+        except StateError as error:
+            if trigger is Trigger.START:
+                raise
+            LOG.error("%s", error)  # noqa: TRY400
+            self._errors += 1
+            self._try_again_after(self._errors)
+            return
+        self._waiting = False
+        self._seen = sources.seen
+        self._watch_anew()
+        self._told(result)
+
+    def _wait_for_lock(self, trigger: Trigger, error: LockedError) -> None:
+        if not self._waiting:
+            LOG.info("%s; waiting for it", error)
+        self._waiting = True
+        systemd.status(f"waiting: {error}")
+        self._timers = replace(self._timers, lock=(now() + LOCK_RETRY, trigger))
+
+    def _watch_anew(self) -> None:
+        """The collection may have named new paths; what changed in them before they were watched counts."""
+        watched = self._watcher.paths
+        self._watcher.watch(self._cycle.sources.watch)
+        if self._watcher.paths != watched:
+            self.wakeup.because(Trigger.CHANGE)
+
+    def _told(self, result: Result) -> None:
+        decision = result.decision
+        if decision is None or result.run_id or result.exit_code is not ExitCode.OK:
+            level = logging.INFO if result.exit_code in {ExitCode.OK, ExitCode.NO_DATA} else logging.ERROR
+            if result.summary != self._last_told:
+                LOG.log(level, "%s", result.summary)
+            self._last_told = result.summary
+        else:
+            LOG.log(
+                logging.INFO if decision.trigger is Trigger.START else logging.DEBUG, "%s", result.summary
+            )
+        self._errors = 0
+        if decision is not None and result.run_id and result.exit_code is not ExitCode.OK:
+            self._try_again_after(decision.attempt)
+        else:
+            systemd.status(f"waiting for a change; last: {result.summary}")
+
+    def _try_again_after(self, failures: int) -> None:
+        """Try again by the back-off; a change starts it anew, since its first attempt is number 1."""
+        if self._stop.requested:
+            return
+        backoff = self._timers.backoff.failed(now(), failures, random.random())  # noqa: S311
+        self._timers = replace(self._timers, backoff=backoff)
+        seconds = (backoff.not_before or now()) - now()
+        LOG.info("the next attempt is in %.1f s, or when something changes", seconds)
+        systemd.status(f"failed {failures} times in a row; the next attempt waits {seconds:.0f} s")
+
+
+def _names(settings: Settings) -> str:
+    return ", ".join(entry.name for entry in settings.collectors)

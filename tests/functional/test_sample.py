@@ -1,0 +1,29 @@
+"""The sample configuration is what the options say."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+SAMPLE = pathlib.Path(__file__).parents[2] / "etc" / "refresh-agent" / "refresh-agent.conf.sample"
+
+
+def test_the_sample_is_current(tmp_path: pathlib.Path) -> None:
+    fresh = tmp_path / "sample"
+    generator = pathlib.Path(sys.executable).with_name("oslo-config-generator")
+    subprocess.run([generator, "--namespace", "refresh_agent", "--output-file", fresh], check=True)
+    assert fresh.read_text() == SAMPLE.read_text(), "the options have changed: run make sample"
+
+
+def test_the_sample_with_every_default_uncommented_is_good_configuration(tmp_path: pathlib.Path) -> None:
+    """The names in it are the names that are read, and the values are values."""
+    text = SAMPLE.read_text().replace("<None>", "")
+    text = re.sub(r"\[migration:name\][^\[]*", "", text)
+    uncommented, count = re.subn(r"^#(\w+ = \S.*)$", r"\1", text, flags=re.MULTILINE)
+    assert count > 20
+    (tmp_path / "all.conf").write_text(uncommented)
+    command = pathlib.Path(sys.executable).with_name("refresh-agent")
+    ended = subprocess.run(
+        [command, "check-config", "--config-file", tmp_path / "all.conf"], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr

@@ -1,0 +1,130 @@
+"""Databases in every state that the bridge can meet, and the interpreters of both worlds."""
+
+import contextlib
+import os
+import pathlib
+import runpy
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from refresh_agent.db import bridge
+from refresh_agent.model import MigrationResult, Target
+from refresh_agent.phases.process import Grace, ProcessRunner
+from refresh_agent.wakeup import Stop
+
+TOP = pathlib.Path(__file__).resolve().parent.parent.parent
+SHOP = TOP / "examples" / "shop"
+BASELINE = "5a1e0c3b7d21"
+HEAD = "b7f2a6e1935d"
+
+
+def sql(path: pathlib.Path, *statements: str) -> list[tuple[object, ...]]:
+    """Run statements; the rows of the last one."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        rows: list[tuple[object, ...]] = []
+        for statement in statements:
+            rows = connection.execute(statement).fetchall()
+        return rows
+
+
+@pytest.fixture(scope="session")
+def modern_python() -> str:
+    """The newest SQLAlchemy and alembic: the environment that runs the tests."""
+    return sys.executable
+
+
+@pytest.fixture(scope="session")
+def legacy_python() -> str:
+    """sqlalchemy-migrate with SQLAlchemy 1.4; ``tools/environments.py`` builds it when it is not there."""
+    given = os.environ.get("REFRESH_AGENT_TEST_LEGACY_PYTHON")
+    if given:
+        return given
+    ensure: Callable[[str], pathlib.Path] = runpy.run_path(str(TOP / "tools" / "environments.py"))["ensure"]
+    return str(ensure("legacy") / "bin" / "python")
+
+
+@pytest.fixture(scope="session")
+def shops(legacy_python: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Shop databases by their version: "migrate 1" to "migrate 3", and "alembic BASELINE"."""
+    folder = tmp_path_factory.mktemp("shops")
+    found = {}
+    for version in (1, 2, 3):
+        path = folder / f"{version}.db"
+        command = [legacy_python, "-W", "ignore", SHOP / "make_shop.py", path, str(version)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        found[f"migrate {version}"] = path.read_bytes()
+    sql(
+        folder / "3.db",
+        "DROP TABLE migrate_version",
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)",
+        f"INSERT INTO alembic_version VALUES ('{BASELINE}')",
+    )
+    found[f"alembic {BASELINE}"] = (folder / "3.db").read_bytes()
+    return found
+
+
+class Bridge:
+    """Runs real workers; ``log`` holds every line that the operator would see."""
+
+    def __init__(self, runner: ProcessRunner) -> None:
+        self.log: list[str] = []
+        self._runner = runner
+
+    def upgrade(self, *targets: Target, **env: str) -> tuple[MigrationResult, ...]:
+        return bridge.upgrade(targets, self._runner.run, self.log.append, {**os.environ, **env})
+
+    def upgrade_one(self, target: Target, **env: str) -> MigrationResult:
+        return self.upgrade(target, **env)[0]
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[ProcessRunner]:
+    stop = Stop()
+    yield ProcessRunner(stop, Grace(kill=1, stop=0))
+    stop.close()
+
+
+@pytest.fixture
+def db_bridge(runner: ProcessRunner) -> Bridge:
+    return Bridge(runner)
+
+
+@pytest.fixture
+def shop_tree(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the example, to be changed by a test."""
+    return pathlib.Path(shutil.copytree(SHOP, tmp_path / "shop"))
+
+
+class AlembicTree:
+    """A small alembic tree, written by a test: ``revision`` adds one."""
+
+    def __init__(self, path: pathlib.Path, env: str) -> None:
+        self.path = path
+        (path / "versions").mkdir(parents=True)
+        self.env = path / "env.py"
+        self.env.write_text(env)
+
+    def revision(self, name: str, down: str | None, *body: str) -> None:
+        lines = "".join(f"    {line}\n" for line in body or ("pass",))
+        (self.path / "versions" / f"{name}.py").write_text(
+            "import os, sys\nimport sqlalchemy as sa\nfrom alembic import op\n"
+            f"revision = {name!r}\ndown_revision = {down!r}\ndef upgrade():\n{lines}"
+        )
+
+
+@pytest.fixture
+def make_tree(tmp_path: pathlib.Path) -> Callable[[str], AlembicTree]:
+    """Makes a tree with the example's env.py, in a directory of that name."""
+    return lambda name: AlembicTree(tmp_path / name, (SHOP / "alembic" / "env.py").read_text())
+
+
+@pytest.fixture
+def new_database(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "new.db"
+    path.touch()
+    return path

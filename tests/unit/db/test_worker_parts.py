@@ -1,0 +1,140 @@
+"""Parts of the worker that need no other interpreter."""
+
+import ast
+import io
+import json
+import pathlib
+import sys
+
+import pytest
+
+import refresh_agent.db.worker
+from refresh_agent.db.worker import faults, isolation, protocol, repository
+from refresh_agent.db.worker.faults import TargetError
+from refresh_agent.db.worker.protocol import MESSAGE_LIMIT, Job, Report, Result
+
+SOURCES = sorted(pathlib.Path(refresh_agent.db.worker.__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_is_written_for_python_3_9_and_imports_nothing_of_ours(path: pathlib.Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 9))
+    allowed = {*sys.stdlib_module_names, "sqlalchemy", "alembic", "migrate"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert {alias.name.partition(".")[0] for alias in node.names} <= allowed
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 1 or str(node.module).partition(".")[0] in allowed
+
+
+# --- repository ------------------------------------------------------------------------------------------
+
+
+def make_repository(path: pathlib.Path, settings: str, *names: str) -> str:
+    (path / "versions").mkdir()
+    (path / "migrate.cfg").write_text(settings)
+    for name in names:
+        (path / "versions" / name).touch()
+    return str(path)
+
+
+def test_repository(tmp_path: pathlib.Path) -> None:
+    path = make_repository(
+        tmp_path,
+        "[db_settings]\nrepository_id=heat\nversion_table=heat_version\nrequired_dbs=[]\nodd=%(x",
+        "__init__.py",
+        "073_a.py",
+        "074_b_sqlite_upgrade.sql",
+        "074_b_sqlite_downgrade.sql",
+        "1000.py",
+        "75_too_short.py",
+        "080_notes.txt",
+        "081_c.pyc",
+    )
+    found = repository.read(path)
+    assert (found.name, found.version_table, found.defect) == ("heat", "heat_version", "")
+    assert found.scripts == {73, 74, 1000}
+
+
+def test_repository_defaults(tmp_path: pathlib.Path) -> None:
+    path = make_repository(tmp_path, "[db_settings]\nrepository_id=heat\n")
+    assert repository.read(path) == repository.Repository(path, "heat", "migrate_version", frozenset())
+    assert repository.read("") == repository.Repository()
+
+
+@pytest.mark.parametrize(
+    "settings", ["", "repository_id=heat", "[db_settings]\n", "[db_settings]\nrepository_id=\xe9"]
+)
+def test_repository_that_cannot_be_read(tmp_path: pathlib.Path, settings: str) -> None:
+    (tmp_path / "migrate.cfg").write_bytes(settings.encode("latin-1"))
+    found = repository.read(str(tmp_path))
+    assert found.defect.startswith(f"migrate_repository {tmp_path} cannot be read: ")
+    assert "\n" not in found.defect
+
+
+# --- protocol --------------------------------------------------------------------------------------------
+
+
+def test_a_job_survives_json() -> None:
+    job = Job("shop", "x://u:p@h", legacy_versions=((3, "abcd"),), python_path=("/a",), version=7)
+    assert Job.from_json(json.loads(json.dumps(job.as_json()))) == job
+
+
+@pytest.mark.parametrize("character", ["a", "\u00e9", "\U0001f600", "\udce9", "\x00"])
+def test_a_line_is_never_too_long_for_a_runner(character: str) -> None:
+    stream = io.BytesIO()
+    Report("shop", stream, str).result(Result(protocol.FAILED, message=character * 10_000))
+    line = stream.getvalue()
+    assert len(line) < 8000
+    assert len(json.loads(line)["message"]) == MESSAGE_LIMIT
+
+
+def test_a_message_is_masked_before_it_is_cut() -> None:
+    stream = io.BytesIO()
+    text = "x" * (MESSAGE_LIMIT - 3) + "secret"
+    Report("shop", stream, lambda line: line.replace("secret", "***")).step(text)
+    assert "se" not in json.loads(stream.getvalue())["message"]
+
+
+# --- faults ----------------------------------------------------------------------------------------------
+
+
+def test_one_line() -> None:
+    assert faults.one_line(RuntimeError("a\n  b")) == "RuntimeError: a b"
+    assert faults.one_line(RuntimeError()) == "RuntimeError"
+
+
+def test_foreign_keeps_what_is_ours() -> None:
+    error = TargetError("ours")
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(TargetError) as caught:
+        faults.foreign(fail)
+    assert caught.value is error
+
+
+def test_ctrl_c_is_nobodys_fault() -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        faults.foreign(interrupt)
+
+
+def test_driver_with_its_own_name_for_pip() -> None:
+    assert str(faults.missing_driver(ModuleNotFoundError(name="MySQLdb"))).endswith("pip install mysqlclient")
+    assert str(faults.missing_driver(ModuleNotFoundError(name="asyncpg"))).endswith("pip install asyncpg")
+
+
+# --- isolation -------------------------------------------------------------------------------------------
+
+
+def test_modules_of_a_tree_go_and_those_of_the_environment_stay() -> None:
+    path = ["/env/site-packages", "/usr/lib/python3"]
+    below = isolation._is_below
+    assert below("/env/site-packages/a/__init__.py", path)
+    assert below(None, path)
+    assert not below("/srv/tree/models.py", path)
+    assert not below("/env/site-packages-of-another/a.py", path)

@@ -1,0 +1,459 @@
+"""The phases in order, hook by hook, with real hooks."""
+
+import os
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from refresh_agent.model import Ending, Failure, PhaseSettings
+from refresh_agent.phases import execute, order
+from refresh_agent.phases.process import Grace, ProcessRunner
+from refresh_agent.redact import Masker
+from refresh_agent.wakeup import Stop
+from tests.unit.support import Recording, write_hook
+from tests.waiting import eventually
+
+
+class Node:
+    def __init__(self, base: pathlib.Path) -> None:
+        self.base = base
+        self.stop = Stop()
+        self.mask = Masker()
+        self.told = Recording()
+        self.env = {"PATH": os.environ["PATH"]}
+        self.run_env = {"REFRESH_AGENT_RUN_ID": "run-1"}
+        self.settings: dict[str, Any] = {"kill_grace": 0.2, "stop_grace": 20.0}
+
+    def hook(self, place: str, body: str = "") -> pathlib.Path:
+        phase, name = place.split("/")
+        return write_hook(self.base / f"{phase}.d" / name, f"echo {place} >> {self.base}/ran\n{body}")
+
+    def job(self) -> execute.Job:
+        settings = PhaseSettings(str(self.base), **self.settings)
+        runner = ProcessRunner(self.stop, Grace(settings.kill_grace, settings.stop_grace))
+        return execute.Job(settings, self.env, self.run_env, runner.run, self.told, self.stop, self.mask)
+
+    def run(self) -> Failure | None:
+        return execute.run_phases(self.job(), order.PHASES)
+
+    def ran(self) -> list[str]:
+        path = self.base / "ran"
+        return path.read_text().split() if path.exists() else []
+
+    def said(self) -> list[str]:
+        return [line.partition(": ")[2] for line in self.told.lines]
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path) -> Iterator[Node]:
+    node = Node(tmp_path)
+    yield node
+    node.stop.close()
+
+
+def test_phases_and_hooks_run_in_order_and_everything_is_told(node: Node) -> None:
+    for place in ("configure/10-a", "configure/9-b", "migration/x", "pre-configure/a", "post-configure/a"):
+        node.hook(place)
+    assert node.run() is None
+    ran = ["pre-configure/a", "configure/9-b", "configure/10-a", "post-configure/a", "migration/x"]
+    assert node.ran() == ran
+    assert node.told.events == [
+        "pre-configure begins with 1",
+        "pre-configure/a",
+        "pre-configure ends",
+        "configure begins with 2",
+        "configure/9-b",
+        "configure/10-a",
+        "configure ends",
+        "post-configure begins with 1",
+        "post-configure/a",
+        "post-configure ends",
+        "migration begins with 1",
+        "migration/x",
+        "migration ends",
+    ]
+    assert [f"{result.phase}/{result.hook}" for result in node.told.results] == ran
+
+
+def test_the_first_failure_ends_it(node: Node) -> None:
+    node.hook("pre-configure/10-a")
+    node.hook("pre-configure/20-b", "exit 42")
+    node.hook("pre-configure/30-c")
+    node.hook("configure/10-a")
+    failure = node.run()
+    assert failure == Failure("pre-configure", "20-b", 42, "failed with status 42")
+    assert str(failure) == "pre-configure/20-b: failed with status 42"
+    assert node.ran() == ["pre-configure/10-a", "pre-configure/20-b"]
+    assert node.told.events[-1] == "pre-configure ends badly"
+
+
+def test_a_hook_killed_by_a_signal_is_told_so(node: Node) -> None:
+    node.hook("configure/10-a", "kill -9 $$")
+    assert node.run() == Failure("configure", "10-a", 137, "was ended by signal 9")
+
+
+def test_a_hook_that_cannot_be_started_is_told_like_one_that_ran(node: Node) -> None:
+    node.hook("configure/10-a").write_text("#!/no/such/shell\n")
+    failure = node.run()
+    assert failure is not None
+    assert failure.reason == "cannot be started: its interpreter /no/such/shell does not exist"
+    assert failure.status == 127
+    assert node.told.events[1] == "configure/10-a without a process"
+    assert node.told.results[0].exit.ending is Ending.NOT_STARTED
+
+
+def test_a_hook_that_is_deleted_by_one_before_it_fails(node: Node) -> None:
+    """The list is fixed at the start, as dib-run-parts' is."""
+    gone = node.hook("configure/20-b")
+    node.hook("configure/10-a", f"rm {gone}; cp $0 {node.base}/configure.d/30-c")
+    assert node.run() == Failure("configure", "20-b", 127, "cannot be started: No such file or directory")
+    assert node.ran() == ["configure/10-a"]
+
+
+def test_a_later_phase_is_read_when_it_begins(node: Node) -> None:
+    (node.base / "configure.d").mkdir()
+    write_hook(node.base / "new", "echo new")
+    node.hook("pre-configure/10-a", f"mv {node.base}/new {node.base}/configure.d/10-new")
+    assert node.run() is None
+    assert node.said() == ["new"]
+
+
+def test_files_that_are_no_hooks_are_told(node: Node) -> None:
+    node.hook("configure/10-a.sh")
+    node.hook("configure/20-b").chmod(0o644)
+    assert node.run() is None
+    assert node.told.notes == [
+        "configure: 10-a.sh is not run: its name does not match ^[0-9A-Za-z_-]+$",
+        "configure: 20-b is not run: it is not executable",
+    ]
+    assert node.ran() == []
+
+
+def test_the_regex_of_the_environment_holds(node: Node) -> None:
+    node.env["RUN_PARTS_REGEX"] = r"\.sh$"
+    node.hook("configure/10-a.sh")
+    node.hook("configure/20-b")
+    assert node.run() is None
+    assert node.ran() == ["configure/10-a.sh"]
+
+
+def test_a_regex_that_is_none_fails_the_phase_in_words(node: Node) -> None:
+    node.env["RUN_PARTS_REGEX"] = "["
+    node.hook("configure/10-a")
+    failure = node.run()
+    assert failure is not None
+    assert "RUN_PARTS_REGEX '[' is not a regular expression" in failure.reason
+
+
+@pytest.mark.parametrize("kind", ["missing base", "base is a file", "empty base", "empty phase"])
+def test_nothing_to_run_is_a_success_that_is_told(node: Node, kind: str) -> None:
+    if kind == "empty phase":
+        (node.base / "configure.d").mkdir()
+        assert node.run() is None
+        assert node.told.events == ["configure begins with 0", "configure ends"]
+        return
+    if kind != "empty base":
+        node.base /= "base"
+    if kind == "base is a file":
+        node.base.write_text("")
+    assert node.run() is None
+    assert len(node.told.notes) == 1
+    assert str(node.base) in node.told.notes[0]
+    assert "there are no hooks to run" in node.told.notes[0]
+    assert ("see [DEFAULT] base_dir" in node.told.notes[0]) is (kind != "empty base")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("file", "Not a directory"), ("loop", "Too many levels"), ("dangling", "No such file")],
+)
+def test_a_phase_directory_that_is_none_is_a_failure_that_names_it(node: Node, kind: str, words: str) -> None:
+    path = node.base / "configure.d"
+    if kind == "file":
+        path.write_text("")
+    else:
+        path.symlink_to(path.name if kind == "loop" else "nowhere")
+    node.hook("post-configure/10-a")
+    failure = node.run()
+    assert failure is not None
+    assert (failure.phase, failure.hook, failure.status) == ("configure", "", 1)
+    assert failure.reason.startswith(f"{path}: {words}")
+    assert node.told.events == ["configure begins with 0", "configure ends badly"]
+
+
+# --- the environment ---------------------------------------------------------------------------------------
+
+PRINT = 'for name in A PATH REFRESH_AGENT_{RUN_ID,PHASE,HOOK_ID}; do echo "$name=${!name}"; done'
+
+
+def test_a_hook_gets_environment_d_and_over_it_the_runs_own(node: Node) -> None:
+    (node.base / "environment.d").mkdir()
+    (node.base / "environment.d" / "10-a").write_text("export A=1 REFRESH_AGENT_RUN_ID=forged")
+    node.hook("configure/10-a", PRINT)
+    node.hook("configure/20-b", PRINT)
+    assert node.run() is None
+    first, second = (dict(line.split("=") for line in lines) for lines in (node.said()[:5], node.said()[5:]))
+    assert first["A"] == "1"
+    assert first["REFRESH_AGENT_RUN_ID"] == "run-1"
+    assert first["REFRESH_AGENT_PHASE"] == "configure"
+    assert len(first["REFRESH_AGENT_HOOK_ID"]) == 32
+    assert first["REFRESH_AGENT_HOOK_ID"] != second["REFRESH_AGENT_HOOK_ID"]
+
+
+def test_one_hooks_exports_do_not_reach_the_next(node: Node) -> None:
+    node.hook("configure/10-a", "export A=7")
+    node.hook("configure/20-b", "echo ${A:-none}")
+    assert node.run() is None
+    assert node.said() == ["none"]
+
+
+def test_environment_d_is_read_anew_for_every_phase(node: Node) -> None:
+    (node.base / "environment.d").mkdir()
+    node.hook("pre-configure/10-a", f"echo export A=new > {node.base}/environment.d/10-a")
+    node.hook("configure/10-a", "echo $A")
+    assert node.run() is None
+    assert node.said() == ["new"]
+
+
+def test_environment_d_that_fails_is_the_phases_failure_and_names_the_file(node: Node) -> None:
+    (node.base / "environment.d").mkdir()
+    path = node.base / "environment.d" / "10-a"
+    path.write_text("echo about to fail; exit 3")
+    node.hook("configure/10-a")
+    assert node.run() == Failure("configure", "", 1, f"{path}: ended with status 3")
+    assert node.told.lines == ["configure/environment.d/stderr: about to fail"]
+    assert node.ran() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("file", "Not a directory"), ("loop", "Too many levels of symbolic links")]
+)
+def test_environment_d_that_cannot_be_read_is_named(node: Node, kind: str, words: str) -> None:
+    node.hook("configure/10-a")
+    directory = node.base / "environment.d"
+    if kind == "file":
+        directory.write_text("")
+    else:
+        directory.symlink_to(directory.name)
+    assert node.run() == Failure("configure", "", 1, f"{directory}: cannot be read: {words}")
+
+
+def test_environment_d_is_read_again_when_a_hook_has_changed_it(node: Node) -> None:
+    directory = node.base / "environment.d"
+    directory.mkdir()
+    (directory / "10-count").write_text(f"echo read >> {node.base}/read; export COLOUR=red")
+    node.hook("configure/10-a")
+    node.hook("configure/20-b", f"echo 'export COLOUR=blue' > {directory}/20-new")
+    node.hook("configure/30-c", f"echo $COLOUR > {node.base}/colour")
+    assert node.run() is None
+    assert (node.base / "colour").read_text() == "blue\n"
+    assert (node.base / "read").read_text().split() == ["read"] * 2
+
+
+def test_environment_d_is_not_read_for_a_phase_without_hooks(node: Node) -> None:
+    (node.base / "environment.d").mkdir()
+    (node.base / "environment.d" / "10-a").write_text("exit 3")
+    (node.base / "configure.d").mkdir()
+    assert node.run() is None
+
+
+# --- output ------------------------------------------------------------------------------------------------
+
+
+def test_output_is_told_with_its_hook_and_kept(node: Node) -> None:
+    node.hook("configure/10-a", "echo one; sleep 0.1; echo two >&2; printf '\\x1b[2J'")
+    assert node.run() is None
+    assert node.told.lines == [
+        "configure/10-a/stdout: one",
+        "configure/10-a/stderr: two",
+        "configure/10-a/stdout: \\x1b[2J",
+    ]
+    assert node.told.results[0].tail == b"one\ntwo\n\\x1b[2J\n"
+
+
+@pytest.mark.parametrize(
+    ("limit", "lines", "kept"),
+    [
+        (10, ["one", "two", "three"], b"two\nthree\n"),
+        (0, ["one"], b""),
+        (100, [], b""),
+        (6, ["short", "a long line"], b" line\n"),
+        (4, ["a", "b", "c"], b"b\nc\n"),
+        (4, ["ü" * 10], "ü\n".encode()),
+    ],
+)
+def test_the_end_of_the_output_is_kept_within_its_limit(limit: int, lines: list[str], kept: bytes) -> None:
+    tail = execute.Tail(limit)
+    for line in lines:
+        tail.add(line)
+    assert tail.bytes() == kept
+    assert len(kept) <= limit
+
+
+def test_much_output_does_not_stay_in_memory() -> None:
+    tail = execute.Tail(1000)
+    for number in range(10_000):
+        tail.add(f"line {number}")
+    assert tail.bytes().endswith(b"line 9999\n")
+    assert 900 < len(tail.bytes()) <= 1000
+
+
+# --- time budgets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["hook_timeout", "phase_timeout", "run_timeout"])
+def test_the_option_whose_time_was_over_is_named(node: Node, option: str) -> None:
+    node.settings |= {"hook_timeout": 50.0, "phase_timeout": 60.0, "run_timeout": 70.0, option: 0.3}
+    node.hook("configure/10-a", "sleep 60")
+    failure = node.run()
+    assert failure is not None
+    assert failure.reason == f"was ended: the time of [phases] {option} = 0.3 s was up"
+    assert failure.status == 143
+    assert not failure.stopped
+
+
+def test_a_phases_time_is_shared_by_its_hooks_and_a_runs_by_its_phases(node: Node) -> None:
+    node.settings |= {"phase_timeout": 0.8, "hook_timeout": 60}
+    for place in ("pre-configure/10-a", "configure/10-a", "configure/20-b", "configure/30-c"):
+        node.hook(place, "sleep 0.35")
+    failure = node.run()
+    assert failure is not None
+    assert (failure.phase, failure.hook) == ("configure", "30-c")
+    assert "phase_timeout" in failure.reason
+    node.settings |= {"phase_timeout": 0, "run_timeout": 0.9}
+    failure = node.run()
+    assert failure is not None
+    assert (failure.phase, failure.hook) == ("configure", "20-b")
+    assert "run_timeout" in failure.reason
+
+
+@pytest.mark.parametrize("option", ["hook_timeout", "phase_timeout", "run_timeout"])
+def test_environment_d_takes_its_time_from_the_same_budgets(node: Node, option: str) -> None:
+    node.settings |= {option: 0.3}
+    (node.base / "environment.d").mkdir()
+    path = node.base / "environment.d" / "10-a"
+    path.write_text("sleep 60")
+    node.hook("configure/10-a")
+    failure = node.run()
+    assert failure is not None
+    assert str(path) in failure.reason
+    assert option in failure.reason
+    assert node.ran() == []
+
+
+def test_without_a_limit_there_is_none() -> None:
+    assert execute.Budget(0, "hook_timeout").left() == float("inf")
+    assert 0 < execute.Budget(5, "hook_timeout").left() <= 5
+
+
+# --- stopping ----------------------------------------------------------------------------------------------
+
+
+def test_after_a_stop_the_running_hook_finishes_and_no_other_starts(node: Node) -> None:
+    node.hook("configure/10-a", f"touch {node.base}/up; sleep 0.3")
+    node.hook("configure/20-b")
+
+    def request() -> None:
+        eventually((node.base / "up").exists)
+        node.stop.request(signal.SIGTERM)
+
+    thread = threading.Thread(target=request)
+    thread.start()
+    failure = node.run()
+    thread.join()
+    assert failure == Failure("configure", "20-b", 143, "not started: the agent is stopping", stopped=True)
+    assert node.ran() == ["configure/10-a"]
+    assert node.told.results[0].exit.ok
+
+
+def test_a_hook_ended_by_a_stop_is_no_fault_of_its_own(node: Node) -> None:
+    node.settings |= {"stop_grace": 0.2}
+    node.hook("configure/10-a", f"touch {node.base}/up; sleep 60")
+
+    def request() -> None:
+        eventually((node.base / "up").exists)
+        node.stop.request(signal.SIGTERM)
+
+    thread = threading.Thread(target=request)
+    thread.start()
+    failure = node.run()
+    thread.join()
+    assert failure is not None
+    assert failure.stopped
+
+
+def test_a_stop_during_environment_d_is_a_stop(node: Node) -> None:
+    node.settings |= {"stop_grace": 0.2}
+    (node.base / "environment.d").mkdir()
+    (node.base / "environment.d" / "10-a").write_text(f"touch {node.base}/up; sleep 60")
+    node.hook("configure/10-a")
+
+    def request() -> None:
+        eventually((node.base / "up").exists)
+        node.stop.request(signal.SIGTERM)
+
+    thread = threading.Thread(target=request)
+    thread.start()
+    failure = node.run()
+    thread.join()
+    assert failure is not None
+    assert failure.stopped
+    assert node.ran() == []
+
+
+# --- error.d -----------------------------------------------------------------------------------------------
+
+FAILURE = Failure("configure", "20-b", 42, "failed with status 42")
+
+
+def test_error_hooks_are_told_what_failed(node: Node) -> None:
+    """os-refresh-config tells them nothing."""
+    node.hook("error/10-a", "env | grep REFRESH_AGENT_ | sort")
+    execute.run_error_hooks(node.job(), FAILURE)
+    told = dict(line.split("=") for line in node.said())
+    assert told.pop("REFRESH_AGENT_HOOK_ID")
+    assert told == {
+        "REFRESH_AGENT_FAILED_HOOK": "20-b",
+        "REFRESH_AGENT_FAILED_PHASE": "configure",
+        "REFRESH_AGENT_FAILED_STATUS": "42",
+        "REFRESH_AGENT_PHASE": "error",
+        "REFRESH_AGENT_RUN_ID": "run-1",
+    }
+
+
+def test_error_hooks_stop_at_their_own_first_failure(node: Node) -> None:
+    node.hook("error/10-a", "exit 1")
+    node.hook("error/20-b")
+    execute.run_error_hooks(node.job(), FAILURE)
+    assert node.ran() == ["error/10-a"]
+
+
+def test_error_hooks_have_their_time_all_together(node: Node) -> None:
+    """os-refresh-config gives them no limit at all."""
+    node.settings |= {"error_timeout": 0.6, "run_timeout": 0.01, "phase_timeout": 0.01}
+    node.hook("error/10-a", "sleep 0.3")
+    node.hook("error/20-b", "sleep 60")
+    began = time.monotonic()
+    execute.run_error_hooks(node.job(), FAILURE)
+    assert time.monotonic() - began < 10
+    assert [result.exit.ending for result in node.told.results] == [Ending.EXITED, Ending.TIMEOUT]
+
+
+def test_environment_d_that_hangs_does_not_outlast_error_timeout(node: Node) -> None:
+    node.settings |= {"error_timeout": 0.3}
+    (node.base / "environment.d").mkdir()
+    (node.base / "environment.d" / "10-a").write_text("sleep 60")
+    node.hook("error/10-a")
+    began = time.monotonic()
+    execute.run_error_hooks(node.job(), FAILURE)
+    assert time.monotonic() - began < 10
+
+
+def test_without_error_d_nothing_happens(node: Node) -> None:
+    execute.run_error_hooks(node.job(), FAILURE)
+    assert node.told.events == []

@@ -1,0 +1,105 @@
+"""The run lock, shared with os-refresh-config."""
+
+import fcntl
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+from refresh_agent import lock
+from refresh_agent.errors import ExitCode, LockedError, StateError
+from tests.unit.support import open_descriptors
+
+
+@pytest.fixture
+def path(tmp_path: pathlib.Path) -> pathlib.Path:
+    return tmp_path / "run.lock"
+
+
+def test_while_it_is_held_the_file_tells_pid_and_start_time(path: pathlib.Path) -> None:
+    """os-refresh-config writes them too, but never flushes: its file is empty while it is held."""
+    with lock.held(str(path)):
+        text = path.read_text()
+        assert f"pid=={os.getpid()} " in text
+        assert re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", text)
+    assert path.read_text() == ""
+
+
+def test_a_second_one_is_told_who_holds_it(path: pathlib.Path) -> None:
+    with lock.held(str(path)), pytest.raises(LockedError, match=f"pid=={os.getpid()}") as caught:
+        lock.held(str(path)).__enter__()
+    assert str(path) in str(caught.value)
+    assert caught.value.exit_code is ExitCode.LOCKED == 11
+
+
+def test_os_refresh_configs_lock_counts(path: pathlib.Path) -> None:
+    with path.open("w") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(LockedError, match=r"is held by another refresh$"):
+            lock.held(str(path)).__enter__()
+    with lock.held(str(path)):
+        pass
+
+
+def test_os_refresh_config_is_kept_out_by_ours(path: pathlib.Path) -> None:
+    with lock.held(str(path)), path.open("w") as theirs, pytest.raises(BlockingIOError):
+        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_it_is_released_and_says_so_after_an_error(path: pathlib.Path) -> None:
+    before = open_descriptors()
+    with pytest.raises(ZeroDivisionError), lock.held(str(path)):
+        raise ZeroDivisionError
+    assert path.read_text() == ""
+    with lock.held(str(path)):
+        pass
+    assert open_descriptors() == before
+
+
+def test_a_child_that_outlives_us_cannot_keep_it(path: pathlib.Path) -> None:
+    with lock.held(str(path)):
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        with lock.held(str(path)):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_an_attempt_that_fails_leaves_no_descriptor_open(path: pathlib.Path) -> None:
+    with lock.held(str(path)):
+        before = open_descriptors()
+        for _ in range(5):
+            with pytest.raises(LockedError):
+                lock.held(str(path)).__enter__()
+        assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("kind", ["missing directory", "directory", "link"])
+def test_a_lock_file_that_cannot_be_opened_is_named_with_its_option(path: pathlib.Path, kind: str) -> None:
+    if kind == "missing directory":
+        path /= "deeper"
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("elsewhere")  # in a directory that others may write to, it could lead anywhere
+    with pytest.raises(StateError, match=r"see \[DEFAULT\] lock_file") as caught:
+        lock.held(str(path)).__enter__()
+    assert str(path) in str(caught.value)
+
+
+def test_others_may_read_who_holds_it(path: pathlib.Path) -> None:
+    with lock.held(str(path)):
+        assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_bytes_of_another_holder_that_are_no_text_do_not_matter(path: pathlib.Path) -> None:
+    with path.open("wb") as theirs:
+        theirs.write(b"\xff\xfe pid 7")
+        theirs.flush()
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        with pytest.raises(LockedError, match="pid 7"):
+            lock.held(str(path)).__enter__()

@@ -1,0 +1,303 @@
+"""Reading the configuration: every problem at once, each with its file, group and option."""
+
+import os
+import pathlib
+import sys
+
+import pytest
+
+from refresh_agent import opts
+from refresh_agent.errors import ConfigError, ExitCode
+from refresh_agent.model import CollectorSettings, MetadataLimits, RetrySettings, Settings
+from tests.unit.support import looping_link
+
+
+class Node:
+    def __init__(self, root: pathlib.Path) -> None:
+        self.root = root
+        self.path = root / "refresh-agent.conf"
+
+    def load(self, text: str, **environment: str) -> Settings:
+        self.path.write_text(text)
+        return opts.load(opts.Location((str(self.path),)), environment)
+
+    def problems(self, text: str) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            self.load(text)
+        assert caught.value.exit_code is ExitCode.USAGE
+        return str(caught.value).splitlines()
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path) -> Node:
+    return Node(tmp_path)
+
+
+# --- values ------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_those_that_are_promised(node: Node) -> None:
+    settings = node.load("")
+    assert settings.state_dir == "/var/lib/refresh-agent"
+    assert settings.lock_file == "/run/os-refresh-config.lock"
+    assert settings.cachedir == "/var/lib/os-collect-config"
+    assert settings.polling_interval == 30
+    assert settings.collectors == (
+        CollectorSettings(
+            "os_collect_config", {"files_list": "/var/run/os-collect-config/os_config_files.json"}
+        ),
+    )
+    assert (settings.quiet, settings.max_wait) == (1.0, 10.0)
+    assert settings.limits == MetadataLimits(64 * 2**20, 64)
+    assert settings.retry == RetrySettings(1.0, 300.0, 0)
+    phases = settings.phases
+    assert (phases.run_timeout, phases.phase_timeout, phases.hook_timeout) == (0, 0, 0)
+    assert (phases.error_timeout, phases.kill_grace, phases.stop_grace) == (60, 10, 60)
+    assert phases.output_limit == 2**20
+    assert phases.base_dir == "/usr/libexec/os-refresh-config"
+    assert settings.targets == ()
+
+
+def test_every_group_is_read(node: Node) -> None:
+    settings = node.load(
+        "[DEFAULT]\nbase_dir = /base\nstate_dir = /state/\nlock_file = /lock\ncachedir = /cache\n"
+        "collectors = local, heat_local\npolling_interval = 5\n"
+        "[local]\npath = /a\npath = /b\n[heat_local]\npath = /c\n"
+        "[debounce]\nquiet = 0.5\nmax_wait = 2\n"
+        "[phases]\nrun_timeout = 1\nphase_timeout = 2\nhook_timeout = 3\nerror_timeout = 4\n"
+        "kill_grace = 5\nstop_grace = 6\noutput_limit = 7\n"
+        "[retry]\ninitial = 8\nmaximum = 9\nmax_attempts = 10\n"
+        "[limits]\nmetadata_bytes = 11\nmetadata_depth = 12\n"
+    )
+    assert [entry.name for entry in settings.collectors] == ["local", "heat_local"]
+    assert settings.collectors[0].options == {"path": ["/a", "/b"]}
+    assert settings.collectors[1].options == {"path": ["/c"]}
+    assert settings.state_dir == "/state"
+    assert (settings.quiet, settings.max_wait) == (0.5, 2)
+    assert settings.limits == MetadataLimits(11, 12)
+    assert settings.retry == RetrySettings(8, 9, 10)
+    phases = settings.phases
+    assert (phases.run_timeout, phases.phase_timeout, phases.hook_timeout) == (1, 2, 3)
+    assert (phases.error_timeout, phases.kill_grace, phases.stop_grace, phases.output_limit) == (4, 5, 6, 7)
+
+
+def test_collectors_may_be_given_several_times_and_are_taken_once(node: Node) -> None:
+    settings = node.load("[DEFAULT]\ncollectors = local\ncollectors = heat_local,local\n")
+    assert [entry.name for entry in settings.collectors] == ["local", "heat_local"]
+
+
+def test_the_base_directory_follows_os_refresh_configs_rule(node: Node) -> None:
+    assert node.load("", OS_REFRESH_CONFIG_BASE_DIR="/from/env").phases.base_dir == "/from/env"
+    text = "[DEFAULT]\nbase_dir = /from/file\n"
+    assert node.load(text, OS_REFRESH_CONFIG_BASE_DIR="/from/env").phases.base_dir == "/from/file"
+
+
+TARGET = (
+    "[migrations]\ntargets = shop\n[migration:shop]\n"
+    "connection = mysql+pymysql://shop:geheim@db/shop\nalembic_config = /shop/alembic.ini\n"
+)
+
+
+def test_a_target_is_read_with_its_defaults(node: Node) -> None:
+    (target,) = node.load(TARGET).targets
+    assert target.name == "shop"
+    assert target.python == target.legacy_python == sys.executable
+    assert (target.revision, target.timeout) == ("head", 3600)
+
+
+def test_a_target_is_read_whole(node: Node) -> None:
+    (target,) = node.load(
+        TARGET.replace("targets = shop", "targets = shop, shop")
+        + "migrate_repository = /shop/legacy\nlegacy_versions = 3:5a1e, 4:8c44\npython = /new\n"
+        "legacy_python = /old\npython_path = /one,/two\nrevision = b7f2\ntimeout = 5\n"
+    ).targets
+    assert target.legacy_versions == ((3, "5a1e"), (4, "8c44"))
+    assert (target.python, target.legacy_python, target.python_path) == ("/new", "/old", ("/one", "/two"))
+    assert (target.migrate_repository, target.revision, target.timeout) == ("/shop/legacy", "b7f2", 5)
+
+
+def test_secrets_are_in_no_repr(node: Node) -> None:
+    assert "geheim" not in repr(node.load(TARGET))
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def test_later_files_win(node: Node, tmp_path: pathlib.Path) -> None:
+    directory = tmp_path / "conf.d"
+    directory.mkdir()
+    (directory / "20-b.conf").write_text("[debounce]\nquiet = 3\n")
+    (directory / "10-a.conf").write_text("[debounce]\nquiet = 2\nmax_wait = 4\n")
+    (directory / "30-c.txt").write_text("not configuration")
+    node.path.write_text("[debounce]\nquiet = 1\nmax_wait = 9\n[retry]\ninitial = 7\n")
+    location = opts.Location((str(node.path),), (str(directory),))
+    assert location.files() == [str(node.path), f"{directory}/10-a.conf", f"{directory}/20-b.conf"]
+    settings = opts.load(location, {})
+    assert (settings.quiet, settings.max_wait, settings.retry.initial) == (3, 4, 7)
+
+
+def test_the_default_files_need_not_exist(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opts, "CONFIG_FILE", str(tmp_path / "agent.conf"))
+    monkeypatch.setattr(opts, "CONFIG_DIR", str(tmp_path / "agent.conf.d"))
+    assert opts.Location().files() == []
+    assert opts.load(opts.Location(), {}).quiet == 1
+    (tmp_path / "agent.conf").write_text("[debounce]\nquiet = 2\n")
+    (tmp_path / "agent.conf.d").mkdir()
+    (tmp_path / "agent.conf.d" / "a.conf").write_text("[debounce]\nquiet = 3\n")
+    assert opts.load(opts.Location(), {}).quiet == 3
+    assert opts.Location(("/other",)).files() == ["/other"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", "No such file or directory"),
+        ("directory", "Is a directory"),
+        ("loop", "Too many levels of symbolic links"),
+        ("bytes", "is not UTF-8 text"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(node: Node, kind: str, words: str) -> None:
+    if kind == "directory":
+        node.path.mkdir()
+    elif kind == "loop":
+        looping_link(node.path)
+    elif kind == "bytes":
+        node.path.write_bytes(b"[DEFAULT]\nbase_dir = /\xff\n")
+    with pytest.raises(ConfigError, match=words) as caught:
+        opts.load(opts.Location((str(node.path),)), {})
+    assert str(caught.value).startswith(f"{node.path}: ")
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_directory_that_cannot_be_read_is_named(tmp_path: pathlib.Path, kind: str) -> None:
+    path = tmp_path / "conf.d"
+    if kind == "file":
+        path.write_text("")
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
+        opts.load(opts.Location((), (str(path),)), {})
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[DEFAULT\n", "line 1"),
+        ("[DEFAULT]\nbase_dir /x\n", "line 2"),
+        ("[DEFAULT]\n[]\n", "line 2"),
+        ("[DEFAULT]\n= x\n", "line 2"),
+    ],
+)
+def test_a_syntax_error_is_told_with_its_line(node: Node, text: str, words: str) -> None:
+    (problem,) = node.problems(text)
+    assert problem.startswith(f"{node.path}: {words}: ")
+
+
+# --- what is wrong -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[DEFAULT]\nbase_dri = /x", "[DEFAULT] base_dri is not a known option; did you mean base_dir?"),
+        ("[phasen]\nx = 1", "[phasen] is not a known group; did you mean phases?"),
+        ("[debounce]\nmaxwait = 1", "[debounce] maxwait is not a known option; did you mean max_wait?"),
+        ("[local]\nzzzzzzzz = 1", "[local] zzzzzzzz is not a known option"),
+        (
+            "[migration:shop]\nconnection = x",
+            "[migration:shop] is not a known group; add shop to [migrations] targets",
+        ),
+        (
+            "[DEFAULT]\ncollectors = heta_local",
+            "there is no collector 'heta_local'; did you mean heat_local?",
+        ),
+        ("[DEFAULT]\ncollectors = zzz", "there is no collector 'zzz'"),
+        ("[DEFAULT]\ncollectors =", "[DEFAULT] collectors is empty"),
+        ("[debounce]\nquiet = 20", "max_wait is shorter than quiet"),
+        ("[phases]\nkill_grace = 0", "[phases] kill_grace must be more than 0"),
+        ("[retry]\nmax_attempts = -1", "[retry] max_attempts = -1"),
+        ("[retry]\nmax_attempts = 1.5", "[retry] max_attempts = 1.5"),
+        ("[limits]\nmetadata_depth = 501", "[limits] metadata_depth = 501"),
+        ("[limits]\nmetadata_bytes = 0", "[limits] metadata_bytes = 0"),
+        ("[phases]\noutput_limit = many", "[phases] output_limit = many"),
+        ("[debounce]\nquiet = soon", "[debounce] quiet = soon"),
+        ("[debounce]\nquiet = -1", "[debounce] quiet = -1"),
+        ("[DEFAULT]\npolling_interval = 0.5", "[DEFAULT] polling_interval = 0.5"),
+        ("[DEFAULT]\nbase_dir = $nowhere/x", "[DEFAULT] base_dir = $nowhere/x"),
+    ],
+)
+def test_a_mistake_is_told_in_words(node: Node, text: str, expected: str) -> None:
+    (problem,) = node.problems(text + "\n")
+    assert expected in problem
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "NaN", "Infinity"])
+@pytest.mark.parametrize(
+    "option", ["[debounce] quiet", "[DEFAULT] polling_interval", "[phases] hook_timeout"]
+)
+def test_a_time_has_to_be_a_number_that_a_clock_can_reach(node: Node, option: str, value: str) -> None:
+    group, name = option.split()
+    problems = node.problems(f"{group}\n{name} = {value}\n")
+    assert [problem for problem in problems if f"{option} = {value}" in problem]
+
+
+def test_all_mistakes_are_told_at_once(node: Node) -> None:
+    problems = node.problems(
+        "[DEFAULT]\nnone = 1\npolling_interval = x\n[retry]\ninitial = y\n[nothing]\n"
+        "[migrations]\ntargets = a,b\n[migration:a]\nconnection = x\n[migration:b]\ntimeout = z\n"
+    )
+    words = [
+        "none",
+        "polling_interval",
+        "initial",
+        "[nothing]",
+        "[migration:a] connection",
+        "[migration:b] timeout",
+    ]
+    for word in words:
+        assert [problem for problem in problems if word in problem], word
+
+
+def test_a_secrets_value_is_not_told(node: Node) -> None:
+    text = TARGET.replace("geheim", "$geheim")
+    (problem,) = node.problems(text)
+    assert "[migration:shop] connection" in problem
+    assert "geheim" not in problem
+    assert "$$" in problem
+
+
+def test_a_target_without_a_section_is_told(node: Node) -> None:
+    assert all("[migration:shop]" in problem for problem in node.problems("[migrations]\ntargets = shop\n"))
+
+
+def test_a_target_whose_legacy_versions_are_none_is_told(node: Node) -> None:
+    (problem,) = node.problems(TARGET + "migrate_repository = /x\nlegacy_versions = 86\n")
+    assert problem.startswith("[migration:shop] legacy_versions: '86' is not VERSION:REVISION")
+
+
+def test_a_bad_value_names_the_last_file_that_has_it(node: Node, tmp_path: pathlib.Path) -> None:
+    node.path.write_text("[debounce]\nquiet = good?\n")
+    other = tmp_path / "other.conf"
+    other.write_text("[debounce]\nquiet = worse\n")
+    with pytest.raises(ConfigError) as caught:
+        opts.load(opts.Location((str(node.path), str(other))), {})
+    assert str(caught.value).startswith(f"{other}: [debounce] quiet = worse: ")
+
+
+# --- the sample --------------------------------------------------------------------------------------------
+
+
+def test_every_option_has_a_help_text_that_is_a_sentence() -> None:
+    for group, options in opts.list_opts():
+        for option in options:
+            assert option.help, (group, option.dest)
+            assert option.help.strip().endswith("."), (group, option.dest)
+
+
+def test_every_group_of_the_settings_is_in_the_sample() -> None:
+    assert {group for group, _ in opts.list_opts()} == {*opts.GROUPS, "migration:name"}
+
+
+def test_the_environment_of_the_test_does_not_matter(node: Node) -> None:
+    assert not [name for name in os.environ if name.startswith("OS_")]
+    assert node.load("") == node.load("")

@@ -1,0 +1,214 @@
+"""The daemon's worker without its process: timers by numbers, and turns of a real agent on a real tree."""
+
+import fcntl
+import pathlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from refresh_agent.backoff import Backoff
+from refresh_agent.errors import ConfigError, StateError
+from refresh_agent.model import RetrySettings, Settings, Trigger
+from refresh_agent.quiescence import Quiescence
+from refresh_agent.service import Agent, Timers, now
+from refresh_agent.wakeup import Stop
+from tests.unit.support import Tree, write_json
+from tests.waiting import eventually
+
+# --- timers ------------------------------------------------------------------------------------------------
+
+TIMERS = Timers(Quiescence(1, 10), Backoff(1, 300), rescan=50.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "due"),
+    [
+        ({}, 50.0),
+        ({"quiescence": Quiescence(1, 10).touched(20)}, 21.0),
+        ({"backoff": Backoff(1, 300).failed(20, 3, 0.5)}, 22.0),
+        ({"lock": (30.0, Trigger.SIGNAL)}, 30.0),
+        ({"rescan": 5.0, "lock": (30.0, Trigger.SIGNAL)}, 5.0),
+        ({"quiescence": Quiescence(1, 10).touched(20), "backoff": Backoff(1, 300, 19.5)}, 19.5),
+    ],
+)
+def test_the_next_look_is_at_the_earliest_of_all_timers(changes: dict[str, Any], due: float) -> None:
+    assert replace(TIMERS, **changes).next_due() == due
+
+
+def test_the_clock_goes_on() -> None:
+    before = now()
+    assert 0 < before <= now()
+
+
+# --- turns -------------------------------------------------------------------------------------------------
+
+
+class Node(Tree):
+    def __init__(self, root: pathlib.Path) -> None:
+        super().__init__(root)
+        self.stop = Stop()
+        self.changes: dict[str, Any] = {}
+        self.bad_configuration = ""
+        write_json(self.metadata, {"a": 1})
+        self.hook("configure/10-a", f"test ! -e {self.root}/broken")
+        self.agent = Agent(self.load, self.stop)
+
+    def load(self) -> Settings:
+        if self.bad_configuration:
+            raise ConfigError(self.bad_configuration)
+        return self.settings(**self.changes)
+
+    def runs(self) -> int:
+        return len(self.ran())
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path) -> Iterator[Node]:
+    node = Node(tmp_path)
+    yield node
+    node.stop.request(signal.SIGTERM)
+
+
+@pytest.fixture
+def living(node: Node) -> Iterator[Node]:
+    """The agent at work in a thread; in the end it is stopped and has to end well."""
+    thread = threading.Thread(target=node.agent.start)
+    thread.start()
+    eventually(lambda: node.runs() or not thread.is_alive())
+    yield node
+    node.agent.stop()
+    node.agent.wait()
+    thread.join()
+    assert node.agent.error is None
+
+
+def test_it_runs_at_its_start_and_at_a_change(living: Node) -> None:
+    write_json(living.metadata, {"a": 2})
+    eventually(lambda: living.runs() == 2)
+
+
+def test_a_reload_is_a_refresh_although_nothing_changed(living: Node, log: pytest.LogCaptureFixture) -> None:
+    living.agent.reset()
+    eventually(lambda: living.runs() == 2)
+    assert "configuration reloaded: collectors heat_local" in log.text
+
+
+def test_a_bad_configuration_is_told_and_the_old_one_stays(
+    living: Node, log: pytest.LogCaptureFixture
+) -> None:
+    living.bad_configuration = "one problem\nanother"
+    living.agent.reset()
+    eventually(lambda: living.runs() == 2)
+    for problem in ("one problem", "another"):
+        assert f"the configuration is not reloaded, the old one stays: {problem}" in log.text
+
+
+def test_a_failed_run_is_tried_again_by_itself(living: Node, log: pytest.LogCaptureFixture) -> None:
+    (living.root / "broken").touch()
+    write_json(living.metadata, {"a": 2})
+    eventually(lambda: living.runs() >= 3)
+    assert "the next attempt is in" in log.text
+    (living.root / "broken").unlink()
+    eventually(lambda: "success" in log.records[-1].getMessage() or "waiting" in log.text)
+
+
+def test_it_waits_for_another_refresh_to_end(living: Node, log: pytest.LogCaptureFixture) -> None:
+    eventually(lambda: living.lock.read_text() == "")
+    with living.lock.open("w") as theirs:
+        eventually(lambda: taken(theirs.fileno()))
+        living.agent.reset()
+        eventually(lambda: "waiting for it" in log.text)
+        assert living.runs() == 1
+    eventually(lambda: living.runs() == 2)
+    assert log.text.count("waiting for it") == 1
+
+
+def taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_a_state_error_later_on_is_told_and_tried_again(living: Node, log: pytest.LogCaptureFixture) -> None:
+    journal = living.state / "journal.sqlite"
+    eventually(lambda: living.lock.read_text() == "")
+    for path in living.state.glob("journal.sqlite*"):
+        path.unlink()
+    journal.mkdir()
+    write_json(living.metadata, {"a": 2})
+    eventually(lambda: "journal cannot be opened" in log.text)
+    journal.rmdir()
+    eventually(lambda: living.runs() == 2)
+
+
+def test_a_state_error_at_the_start_ends_it(node: Node) -> None:
+    (node.state / "journal.sqlite").mkdir()
+    node.agent.start()
+    node.agent.wait()
+    assert isinstance(node.agent.error, StateError)
+
+
+def test_something_unforeseen_ends_it_without_a_traceback(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refresh(_trigger: Trigger) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(node.agent, "_refresh", refresh)
+    node.agent.start()
+    assert str(node.agent.error) == "internal error: ZeroDivisionError: division by zero"
+
+
+def test_the_same_content_written_again_neither_runs_nor_waits(node: Node) -> None:
+    node.agent._refresh(Trigger.START)
+    timers = node.agent._timers
+    write_json(node.metadata, {"a": 1})
+    assert node.agent._touched(now()) is False
+    assert node.agent._timers == timers
+
+
+def test_the_rescan_finds_what_was_not_reported(node: Node, log: pytest.LogCaptureFixture) -> None:
+    node.agent._refresh(Trigger.START)
+    node.agent._watcher.close()  # from now on nothing is reported
+    moment = now()
+    node.agent._rescan(moment)
+    assert node.agent._timers.rescan == moment + 30
+    assert node.agent._timers.quiescence.due_at() is None
+    write_json(node.metadata, {"a": 2})
+    node.agent._rescan(moment)
+    assert "the rescan found a change" in log.text
+    assert node.agent._timers.quiescence.due_at() is not None
+
+
+def test_no_data_is_told_once(node: Node, log: pytest.LogCaptureFixture) -> None:
+    node.metadata.unlink()
+    for _ in range(3):
+        node.agent._refresh(Trigger.CHANGE)
+    assert [record.getMessage() for record in log.records].count(
+        f"no source has data: {node.metadata}: no such file, or nothing in it"
+    ) == 1
+
+
+def test_a_held_change_is_told_and_not_tried_again(node: Node, log: pytest.LogCaptureFixture) -> None:
+    node.changes["retry"] = RetrySettings(0.1, 0.2, 1)
+    (node.root / "broken").touch()
+    node.agent._use(node.load())
+    node.agent._refresh(Trigger.START)
+    assert node.agent._timers.backoff.not_before is not None
+    node.agent._refresh(Trigger.RETRY)
+    assert node.agent._timers.backoff.not_before is None
+    assert "held after 1 attempts" in log.text
+    assert node.runs() == 1
+
+
+def test_once_it_stops_it_plans_no_further_attempt(node: Node) -> None:
+    (node.root / "broken").touch()
+    node.stop.request(signal.SIGTERM)
+    node.agent._refresh(Trigger.START)
+    assert node.agent._timers.backoff.not_before is None
