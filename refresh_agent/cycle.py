@@ -88,7 +88,7 @@ class Cycle:
     def _clean_up_after_a_crash(self, journal: Journal) -> None:
         """An agent that was killed leaves its run open, and its hook running: two must not run at once."""
         for hook_id in journal.open_hooks():
-            from refresh_agent.phases.process import end_leftovers  # noqa: PLC0415 - as above
+            from refresh_agent.phases.family import end_leftovers  # noqa: PLC0415 - as above
 
             if ended := end_leftovers(hook_id, self.settings.phases.kill_grace):
                 LOG.warning("ended what an interrupted hook had left running: pids %s", ended)
@@ -100,7 +100,7 @@ class Cycle:
 
     def _wait_for_worker(self, hook_id: str, until: float) -> None:
         """A migration that is torn in the middle damages a database: it may finish, within its own time."""
-        from refresh_agent.phases.process import end_leftovers, marked_family  # noqa: PLC0415 - as above
+        from refresh_agent.phases.family import end_leftovers, marked_family  # noqa: PLC0415 - as above
 
         if not (pids := marked_family(hook_id)):
             return

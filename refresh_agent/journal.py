@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from refresh_agent import files
@@ -58,8 +58,8 @@ CREATE TABLE phases (
     PRIMARY KEY (run, phase)
 ) WITHOUT ROWID;
 CREATE TABLE hooks (
-    id INTEGER PRIMARY KEY,
     run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,      -- in the order in which they began
     phase TEXT NOT NULL,
     hook TEXT NOT NULL,
     hook_id TEXT NOT NULL,          -- marks its processes: REFRESH_AGENT_HOOK_ID
@@ -68,9 +68,9 @@ CREATE TABLE hooks (
     seconds REAL,
     status INTEGER,
     outcome TEXT,                   -- NULL while it runs
-    tail BLOB                       -- the end of its output
-);
-CREATE INDEX hooks_of_run ON hooks (run);
+    tail BLOB,                      -- the end of its output
+    PRIMARY KEY (run, position)
+) WITHOUT ROWID;
 CREATE TABLE migrations (
     run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
     target TEXT NOT NULL,
@@ -113,6 +113,16 @@ class Run:
 
     row: int
     run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookRecord:
+    """What is known of a hook: the ``position``-th of its run; ``result`` once it has ended."""
+
+    position: int
+    started_at: float
+    started: StartedHook
+    result: HookResult | None = None
 
 
 class Journal:
@@ -240,21 +250,16 @@ class Journal:
                 (time.time(), outcome, run.row, phase),
             )
 
-    def hook_began(self, run: Run, started: StartedHook) -> int:
-        """The row to give to ``hook_ended``."""
-        with self._explained("written"):
-            cursor = self._db.execute(
-                "INSERT INTO hooks (run, phase, hook, hook_id, pid, started_at) VALUES (?, ?, ?, ?, ?, ?)",
-                (run.row, started.phase, _text(started.hook), started.hook_id, started.pid, time.time()),
-            )
-        return cursor.lastrowid or 0
-
-    def hook_ended(self, row: int, result: HookResult) -> None:
-        ended = result.exit
+    def record_hooks(self, run: Run, hooks: Sequence[HookRecord]) -> None:
+        """What is known of them by now, in one statement: it is written while the next hook runs."""
+        values = [value for hook in hooks for value in (run.row, *_hook_values(hook))]
         with self._explained("written"):
             self._db.execute(
-                "UPDATE hooks SET seconds = ?, status = ?, outcome = ?, tail = ? WHERE id = ?",
-                (ended.seconds, ended.status, ended.ending, result.tail, row),
+                "INSERT INTO hooks VALUES"
+                + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * len(hooks))
+                + " ON CONFLICT DO UPDATE SET seconds = excluded.seconds, status = excluded.status,"
+                " outcome = excluded.outcome, tail = excluded.tail",
+                values,
             )
 
     def worker_began(self, run: Run, hook_id: str, pid: int, timeout: float) -> None:
@@ -331,7 +336,7 @@ class Journal:
     def _position(self, row: int) -> tuple[str, str]:
         """Phase and hook where a run stands, from what was written as they began."""
         hook = self._db.execute(
-            "SELECT phase, hook FROM hooks WHERE run = ? ORDER BY id DESC LIMIT 1", (row,)
+            "SELECT phase, hook FROM hooks WHERE run = ? ORDER BY position DESC LIMIT 1", (row,)
         ).fetchone()
         phase = self._db.execute(
             "SELECT phase FROM phases WHERE run = ? ORDER BY outcome IS NULL DESC, started_at DESC LIMIT 1",
@@ -387,6 +392,15 @@ class Journal:
             damaged = type(error) is sqlite3.DatabaseError
             advice = "; it is damaged: move it away, and everything is run once" if damaged else ""
             raise StateError(f"{self.path}: the journal cannot be {verb}: {error}{advice}") from error
+
+
+def _hook_values(record: HookRecord) -> tuple[object, ...]:
+    started, result = record.started, record.result
+    began = (record.position, started.phase, _text(started.hook), started.hook_id, started.pid)
+    if result is None:
+        return (*began, record.started_at, None, None, None, None)
+    ended = result.exit
+    return (*began, record.started_at, ended.seconds, ended.status, ended.ending, result.tail)
 
 
 def _text(text: str) -> str:

@@ -126,6 +126,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def _set_up_log(level: str) -> None:
     # Who reads the log may go away; that is no reason for anything else to fail.
     logging.raiseExceptions = False
+    # What no line of this log shows need not be found out for each of them (Python's logging HOWTO).
+    logging._srcfile = None  # noqa: SLF001 - the documented way
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler()
     handler.setFormatter(
         _LogFormatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S")

@@ -54,6 +54,7 @@ class PhaseSettings:
     stop_grace: float = 60
     trust: TrustMode = TrustMode.ENFORCE
     output_limit: int = 2**20
+    parallel: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,28 +148,33 @@ class Stream(StrEnum):
     STDERR = "stderr"
 
 
-LineSink = Callable[[Stream, str], None]
-"""Gets every line of a process's output as it comes, without its line end."""
+ByteSink = Callable[[Stream, bytes], None]
+"""Gets a process's output as it comes, in pieces that end anywhere."""
 
 
 class Ending(StrEnum):
-    """How a process came to its end."""
+    """How a process came to its end. CANCELLED: what ran beside it failed."""
 
     EXITED = "exited"
     TIMEOUT = "timeout"
     STOPPED = "stopped"
+    CANCELLED = "cancelled"
     NOT_STARTED = "not started"
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A process to run. ``stdin`` is all that it can read; ``timeout`` in seconds, 0 for none."""
+    """A process to run. ``stdin`` is all that it can read; ``timeout`` in seconds, 0 for none.
+
+    ``joined``: what it writes to standard error comes as standard output, so that its order is kept.
+    """
 
     path: str
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     stdin: bytes = field(default=b"", repr=False)
     timeout: float = 0
+    joined: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +204,7 @@ class StopSignal(Protocol):
     def fileno(self) -> int: ...
 
 
-Runner = Callable[[Command, LineSink], Exit]
+Runner = Callable[[Command, ByteSink], Exit]
 """Runs a process to its end. The parts that need one are given it, so that tests can give another."""
 
 
@@ -241,10 +247,15 @@ class StartedHook:
 
 @dataclass(frozen=True, slots=True)
 class HookResult:
-    phase: str
-    hook: str
+    """How a hook ended; ``tail`` is the end of its output, as it was written but for masked secrets."""
+
+    started: StartedHook
     exit: Exit
     tail: bytes = field(default=b"", repr=False)
+
+
+HookEvent = StartedHook | HookResult
+"""What recorders are told, in its order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ several lines, every line. Signatures in signed URLs are known by their paramete
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -18,7 +19,23 @@ SHORTEST = 8
 
 _SECRET_KEY = re.compile(r"passw(or)?d|secret|token|credential|private[_-]?key|access[_-]?key", re.IGNORECASE)
 _PLAIN_KEY = re.compile(r"public[_-]?key|key[_-]?name", re.IGNORECASE)
-_SIGNATURE = re.compile(r"((?:Signature|X-Amz-Signature|X-Amz-Security-Token|temp_url_sig)=)[^&\s\"'<>]+")
+_SIGNATURE = re.compile(
+    rb"(?:Signature|X-Amz-Signature|X-Amz-Security-Token|temp_url_sig)=(?P<signature>[^&\s\"'<>]+)"
+)
+_LONGEST_SIGNATURE = 4096
+"""Bytes, with its name: of a line without end, so much may be the beginning of one."""
+
+_WORD = 4
+_BEGINNING = 32
+"""Bytes of a secret by which it is found; a certificate's key has hundreds of lines."""
+
+_MASK = MASK.encode()
+
+HELD_BACK = 8192
+"""Bytes of a line that has not ended until it is passed on in pieces."""
+
+MOST_HELD_BACK = 2**20
+"""Bytes; what is longer is no secret that anybody has."""
 
 
 def looks_secret(key: str) -> bool:
@@ -39,32 +56,119 @@ def secrets_in(content: Any) -> Iterator[str]:
 
 
 class Masker:
-    """Replaces secrets in text. More can be learnt on the way: environment.d may set some."""
+    """Replaces secrets in what is logged or kept. More can be learnt on the way: environment.d may set some.
+
+    Output is searched at a cost that does not grow with the number of secrets: wherever a secret of 8 bytes
+    or more lies, it covers at least one of the 4-byte words that begin at every 4th byte. Only where such a
+    word is part of a secret are the secrets that hold it looked for. The longer the shortest secret, the
+    fewer words have to be looked at.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._known: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
+        self._known: set[bytes] = set()
+        self._holders: dict[int, tuple[bytes, ...]] = {}
+        self._shortest = _BEGINNING
+        self.longest = 0
         self.learn(secrets)
 
     def learn(self, secrets: Iterable[str]) -> None:
         new = {form for secret in secrets for form in forms(secret)} - self._known
-        if new:
-            self._known |= new
-            # The longest first: of two that begin alike, the rest of the longer must not stay.
-            ordered = sorted(self._known, key=lambda form: (-len(form), form))
-            self._pattern = re.compile("|".join(re.escape(form) for form in ordered))
+        self._known |= new
+        for form in new:
+            self._shortest = min(self._shortest, len(form))
+            self.longest = max(self.longest, len(form))
+            for start in range(len(form[:_BEGINNING]) - _WORD + 1):
+                word = int.from_bytes(form[start : start + _WORD], sys.byteorder)
+                self._holders[word] = (*self._holders.get(word, ()), form)
 
     def __call__(self, text: str) -> str:
-        if self._pattern is not None:
-            text = self._pattern.sub(MASK, text)
-        return _SIGNATURE.sub(rf"\1{MASK}", text) if "=" in text else text
+        data = text.encode("utf-8", "surrogatepass")
+        masked = self.mask(data)
+        return text if masked is data else masked.decode("utf-8", "surrogatepass")
+
+    def mask(self, data: bytes) -> bytes:
+        """``data`` itself if nothing in it is secret."""
+        spans = self.spans(data)
+        if not spans:
+            return data
+        pieces, done = [], 0
+        for start, end in spans:
+            if start >= done:
+                pieces += [data[done:start], _MASK]
+            done = max(done, end)
+        return b"".join((*pieces, data[done:]))
+
+    def spans(self, data: bytes) -> list[tuple[int, int]]:
+        """Where secrets are, from start to end, in order; they may overlap."""
+        found = [span for form in self._candidates(data) for span in _occurrences(form, data)]
+        if b"=" in data:
+            found += [match.span("signature") for match in _SIGNATURE.finditer(data)]
+        return sorted(found)
+
+    def _candidates(self, data: bytes) -> set[bytes]:
+        if not self._known:
+            return set()
+        stride = (self._shortest - _WORD + 1) // _WORD
+        words = memoryview(data)[: len(data) // _WORD * _WORD].cast("I")[::stride]
+        if self._holders.keys().isdisjoint(words):
+            return set()
+        return set().union(*(self._holders[word] for word in self._holders.keys() & words))
 
 
-def forms(secret: str) -> Iterator[str]:
+class MaskedStream:
+    """Masks what comes in pieces that end anywhere, also in the middle of a secret.
+
+    A line is held back until it has ended; of one that does not end, what may be the beginning of a secret.
+    """
+
+    def __init__(self, mask: Masker) -> None:
+        self._mask = mask
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What can be told by now."""
+        data = self._held + data if self._held else data
+        end = data.rfind(b"\n") + 1
+        if len(data) - end > HELD_BACK:
+            end = self._before_a_secret(data)
+        self._held = data[end:]
+        return self._mask.mask(data[:end])
+
+    def flush(self) -> bytes:
+        """The rest; nothing follows, or not soon."""
+        rest, self._held = self._held, b""
+        return self._mask.mask(rest)
+
+    def _before_a_secret(self, data: bytes) -> int:
+        """As far as nothing is secret that what follows could complete."""
+        end = len(data) - max(self._mask.longest, _LONGEST_SIGNATURE)
+        if end <= 0:
+            return 0
+        for start, stop in reversed(self._mask.spans(data)):
+            if start < end < stop and stop - start <= MOST_HELD_BACK:
+                end = start
+        return end
+
+
+def _occurrences(form: bytes, data: bytes) -> Iterator[tuple[int, int]]:
+    start = data.find(form)
+    while start >= 0:
+        yield start, start + len(form)
+        start = data.find(form, start + len(form))
+
+
+def forms(secret: str) -> Iterator[bytes]:
     """How a secret may be written: as it is, in JSON, in a URL; line by line if it has several."""
     for line in {secret, *secret.splitlines()}:
         if len(line.strip()) >= SHORTEST:
-            yield from {line, json.dumps(line)[1:-1], quote(line, safe=""), quote(line), quote_plus(line)}
+            for form in _ways_to_write(line):
+                yield form.encode("utf-8", "surrogatepass")
+
+
+def _ways_to_write(line: str) -> set[str]:
+    raw = line.encode("utf-8", "surrogatepass")
+    as_json = {json.dumps(line)[1:-1], json.dumps(line, ensure_ascii=False)[1:-1]}
+    return {line, shown(line), *as_json, quote(raw, safe=""), quote(raw), quote_plus(raw)}
 
 
 def printable(line: bytes) -> str:

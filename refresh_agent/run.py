@@ -4,19 +4,21 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from refresh_agent import cache, files, metadata
+from refresh_agent.db.worker.masking import secrets_of
 from refresh_agent.errors import StateError
-from refresh_agent.journal import Journal, Run
+from refresh_agent.journal import HookRecord, Journal, Run
+from refresh_agent.lines import Lines, Listener
 from refresh_agent.model import (
     Command,
     Exit,
     Failure,
     History,
+    HookEvent,
     HookResult,
-    LineSink,
     MigrationOutcome,
     MigrationResult,
     RunOutcome,
@@ -24,10 +26,11 @@ from refresh_agent.model import (
     StartedHook,
     StopSignal,
     StoredDocument,
-    Stream,
 )
 from refresh_agent.phases import execute, order
-from refresh_agent.phases.process import HOOK_ID, Grace, ProcessRunner
+from refresh_agent.phases.family import HOOK_ID
+from refresh_agent.phases.output import Output
+from refresh_agent.phases.process import Grace, ProcessRunner
 from refresh_agent.plan import Decision
 from refresh_agent.redact import Masker, secrets_in
 from refresh_agent.sources import Sources
@@ -141,7 +144,7 @@ def _migrate(work: Work, job: execute.Job, recorder: "RunRecorder") -> tuple[Mig
     status("migrating databases")
     results = bridge.upgrade(
         work.settings.targets,
-        lambda command, sink: _run_worker(job, recorder, command, sink),
+        lambda command, listener: _run_worker(job, recorder, command, listener),
         lambda text: recorder.note(order.MIGRATION, job.mask(text)),
         job.env,
     )
@@ -150,17 +153,22 @@ def _migrate(work: Work, job: execute.Job, recorder: "RunRecorder") -> tuple[Mig
     return results
 
 
-def _run_worker(job: execute.Job, recorder: "RunRecorder", command: Command, sink: LineSink) -> Exit:
+def _run_worker(job: execute.Job, recorder: "RunRecorder", command: Command, listener: Listener) -> Exit:
     """Marked and recorded as it begins: if this agent dies, the next one must not start a second."""
     hook_id = os.urandom(16).hex()
-    marked = replace(command, env={**command.env, HOOK_ID: hook_id})
-    ended = job.runner(marked, sink, lambda pid: recorder.worker_began(hook_id, pid, command.timeout))
+    output = Output(job.mask, 0, listener)
+    process = job.runner.start(replace(command, env={**command.env, HOOK_ID: hook_id}), output)
+    recorder.worker_began(hook_id, process.pid, command.timeout)
+    ended = job.runner.wait(process)
+    output.flush()
     recorder.worker_ended(hook_id, ended)
     return ended
 
 
 def _secrets(work: Work, documents: tuple[StoredDocument, ...]) -> Iterator[str]:
-    """What must not show up in the log or the journal: the metadata's secrets."""
+    """What must not show up in the log or the journal: the metadata's secrets and the databases'."""
+    for target in work.settings.targets:
+        yield from secrets_of(target.connection)
     for document in documents:
         yield from secrets_in(work.sources.content(document))
 
@@ -169,7 +177,7 @@ def _job(work: Work, run_env: Mapping[str, str], recorder: "RunRecorder", mask: 
     phases = work.settings.phases
     runner = ProcessRunner(work.stop, Grace(phases.kill_grace, phases.stop_grace))
     env = {name: value for name, value in os.environ.items() if not _agents_own(name)}
-    return execute.Job(phases, env, run_env, runner.run, recorder, work.stop, mask)
+    return execute.Job(phases, env, run_env, runner, recorder, work.stop, mask)
 
 
 def _run_environment(
@@ -240,7 +248,8 @@ class RunRecorder:
         self._journal = journal
         self._run = run
         self._attempt = attempt
-        self._row = 0
+        self._begun = 0
+        self._running: dict[str, HookRecord] = {}
         self._began: dict[str, float] = {}
 
     def phase_began(self, phase: str, hooks: int) -> None:
@@ -258,28 +267,37 @@ class RunRecorder:
         with _reported():
             self._journal.phase_ended(self._run, phase, outcome)
 
-    def hook_began(self, started: StartedHook) -> None:
-        LOG.info("%s/%s: begins", started.phase, started.hook)
-        status(f"running {started.phase}: {started.hook}, attempt {self._attempt}")
-        self._row = 0
+    def hooks_changed(self, events: Sequence[HookEvent]) -> None:
+        for event in events:
+            if isinstance(event, StartedHook):
+                LOG.info("%s/%s: begins", event.phase, event.hook)
+                status(f"running {event.phase}: {event.hook}, attempt {self._attempt}")
+            else:
+                self._log_end(event)
+        records = [self._record(event) for event in events]
         with _reported():
-            self._row = self._journal.hook_began(self._run, started)
+            self._journal.record_hooks(self._run, records)
 
-    def hook_ended(self, result: HookResult) -> None:
-        ended = result.exit
-        self.hooks += result.phase != order.ERROR
+    def _record(self, event: HookEvent) -> HookRecord:
+        if isinstance(event, StartedHook):
+            self._begun += 1
+            record = HookRecord(self._begun, time.time(), event)
+            self._running[event.hook_id] = record
+            return record
+        return replace(self._running.pop(event.started.hook_id), result=event)
+
+    def _log_end(self, result: HookResult) -> None:
+        ended, started = result.exit, result.started
+        self.hooks += started.phase != order.ERROR
         level = logging.INFO if ended.ok else logging.ERROR
         words = "done" if ended.ok else ended.detail or f"failed with status {ended.status}"
-        LOG.log(level, "%s/%s: %s after %.2f s", result.phase, result.hook, words, ended.seconds)
+        LOG.log(level, "%s/%s: %s after %.2f s", started.phase, started.hook, words, ended.seconds)
         if ended.survivors:
             left = ", ".join(ended.survivors)
-            LOG.warning("%s/%s: left running in the background: %s", result.phase, result.hook, left)
-        with _reported():
-            self._journal.hook_ended(self._row, result)
+            LOG.warning("%s/%s: left running in the background: %s", started.phase, started.hook, left)
 
-    def line(self, phase: str, hook: str, stream: Stream, text: str) -> None:
-        del stream
-        LOG.info("%s/%s| %s", phase, hook, text)
+    def listener(self, phase: str, hook: str) -> Lines:
+        return Lines(lambda _stream, text: LOG.info("%s/%s| %s", phase, hook, text))
 
     def note(self, phase: str, text: str) -> None:
         LOG.info("%s%s%s", phase, ": " if phase else "", text)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from refresh_agent.db.worker import protocol
 from refresh_agent.db.worker.masking import masker
 from refresh_agent.db.worker.protocol import Job, Result
+from refresh_agent.lines import Lines, Listener
 from refresh_agent.model import (
     Command,
     Ending,
     Exit,
     MigrationOutcome,
     MigrationResult,
-    Runner,
     Stream,
     Target,
 )
@@ -36,8 +36,15 @@ _RESULTS = {
 }
 
 
+LONGEST_ANSWER = 2**20
+"""Bytes; a line of a worker that is longer is taken for output."""
+
+WorkerRunner = Callable[[Command, Listener], Exit]
+"""Runs a worker to its end; the listener hears it."""
+
+
 def upgrade(
-    targets: Sequence[Target], run: Runner, log: Callable[[str], None], env: Mapping[str, str]
+    targets: Sequence[Target], run: WorkerRunner, log: Callable[[str], None], env: Mapping[str, str]
 ) -> tuple[MigrationResult, ...]:
     """Bring every target to its revision; the results are in the order of ``targets``.
 
@@ -118,7 +125,7 @@ def _timeout(targets: Sequence[Target]) -> float:
 
 
 class _Bridge:
-    def __init__(self, run: Runner, log: Callable[[str], None], env: Mapping[str, str]) -> None:
+    def __init__(self, run: WorkerRunner, log: Callable[[str], None], env: Mapping[str, str]) -> None:
         self._run = run
         self._log = log
         self._env = env
@@ -155,7 +162,7 @@ class _Bridge:
         while rest and not self._stopped:
             talk = _Conversation([target.name for target in rest], self._log)
             command = request.command(rest, self._env)
-            ended = self._run(command, talk.line)
+            ended = self._run(command, Lines(talk.line, LONGEST_ANSWER))
             self._stopped = ended.ending is Ending.STOPPED
             results.update(talk.results)
             lost = talk.lost(ended)

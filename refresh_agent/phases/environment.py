@@ -5,13 +5,12 @@ is that of ``sort -n`` on whole paths, which is bytewise; they are sourced under
 bash does that once for a phase, in a process of its own, and without tracing values into the log.
 """
 
-import base64
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from refresh_agent.model import Command, LineSink, Runner, Stream
+from refresh_agent.model import ByteSink, Command, Runner, Stream
 
 NAME = re.compile(r"[0-9A-Za-z_.-]+")
 
@@ -23,10 +22,10 @@ for file in "$@"; do
     builtin source "$file"
 done
 set -ueo pipefail
-builtin echo >&3
-/usr/bin/env -0 | /usr/bin/base64 >&3
+builtin printf '\\0' >&3
+/usr/bin/env -0 >&3
 """
-"""On the real standard output: the name of each file before it is read, an empty line, the variables."""
+"""On the real standard output: the name of each file before it is read, a NUL, the variables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +52,28 @@ def state(paths: Sequence[str]) -> tuple[tuple[str, int, int, int], ...]:
     return tuple((path, status.st_ino, status.st_size, status.st_mtime_ns) for path, status in statuses)
 
 
-def evaluate(paths: Sequence[str], env: Mapping[str, str], runner: Runner, sink: LineSink) -> Evaluated:
-    """``env`` with what these files export."""
+def evaluate(paths: Sequence[str], env: Mapping[str, str], runner: Runner, sink: ByteSink) -> Evaluated:
+    """``env`` with what these files export; what they write goes to ``sink``."""
     if not paths:
         return Evaluated(env)
-    lines: list[str] = []
+    answer = bytearray()
 
-    def keep(stream: Stream, line: str) -> None:
+    def keep(stream: Stream, data: bytes) -> None:
         if stream is Stream.STDOUT:
-            lines.append(line)
+            answer.extend(data)
         else:
-            sink(stream, line)
+            sink(stream, data)
 
     ended = runner(Command("/bin/bash", ("bash", "-c", SCRIPT, "bash", *paths), env), keep)
-    if ended.ok and "" in lines:
-        return Evaluated(_variables("".join(lines[lines.index("") + 1 :])))
-    # What follows the empty line are the variables: not for a message.
-    named = lines[: lines.index("")] if "" in lines else lines
-    where = named[-1] if named else "environment.d"
-    return Evaluated(env, f"{where}: {ended.detail or f'ended with status {ended.status}'}")
+    # What follows the NUL are the variables: not for a message.
+    named, complete, variables = bytes(answer).partition(b"\0")
+    if ended.ok and complete:
+        return Evaluated(_variables(variables))
+    where = named.decode("utf-8", "backslashreplace").splitlines()[-1:] or ["environment.d"]
+    return Evaluated(env, f"{where[0]}: {ended.detail or f'ended with status {ended.status}'}")
 
 
-def _variables(dump: str) -> dict[str, str]:
-    pairs = (pair.partition(b"=") for pair in base64.b64decode(dump).split(b"\0") if pair)
+def _variables(dump: bytes) -> dict[str, str]:
+    pairs = (pair.partition(b"=") for pair in dump.split(b"\0") if pair)
     # "_" is bash's own note of what it ran last.
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs if name != b"_"}

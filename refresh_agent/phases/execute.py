@@ -3,29 +3,31 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from refresh_agent.lines import Listener
 from refresh_agent.model import (
+    ByteSink,
     Command,
     Ending,
     Exit,
     Failure,
+    HookEvent,
     HookResult,
-    LineSink,
     PhaseSettings,
     StartedHook,
     StopSignal,
-    Stream,
     TrustMode,
 )
 from refresh_agent.phases import environment, order, run_parts, trust
-from refresh_agent.phases.process import HOOK_ID, ignore_start
+from refresh_agent.phases.family import HOOK_ID
+from refresh_agent.phases.output import Output
+from refresh_agent.phases.process import Process, ProcessRunner
 from refresh_agent.redact import Masker, looks_secret
 
-HookRunner = Callable[[Command, LineSink, Callable[[int], None]], Exit]
-"""ProcessRunner.run: also tells the pid as soon as there is one."""
+_DIGITS = frozenset("0123456789")
 
 
 class Recorder(Protocol):
@@ -35,11 +37,9 @@ class Recorder(Protocol):
 
     def phase_ended(self, phase: str, failure: Failure | None) -> None: ...
 
-    def hook_began(self, started: StartedHook) -> None: ...
+    def hooks_changed(self, events: Sequence[HookEvent]) -> None: ...
 
-    def hook_ended(self, result: HookResult) -> None: ...
-
-    def line(self, phase: str, hook: str, stream: Stream, text: str) -> None: ...
+    def listener(self, phase: str, hook: str) -> Listener: ...
 
     def note(self, phase: str, text: str) -> None: ...
 
@@ -48,15 +48,19 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the phases of one run need. ``env`` is the agent's own, ``run_env`` goes over environment.d."""
+    """What the phases of one run need. ``env`` is the agent's own, ``run_env`` goes over environment.d.
+
+    ``joined``: what hooks write to standard error is told with the rest, in the order in which it came.
+    """
 
     settings: PhaseSettings
     env: Mapping[str, str]
     run_env: Mapping[str, str]
-    runner: HookRunner
+    runner: ProcessRunner
     recorder: Recorder
     stop: StopSignal
     mask: Masker
+    joined: bool = True
 
 
 def run_phases(job: Job, phases: Sequence[str]) -> Failure | None:
@@ -95,6 +99,10 @@ class Budget:
         """Seconds, at least a moment; infinite without a limit."""
         return max(0.001, self._until - time.monotonic()) if self.seconds else float("inf")
 
+    def timeout(self) -> float:
+        """``left`` as commands have it: 0 for none."""
+        return self.left() if self.seconds else 0
+
 
 def run_phase(job: Job, phase: str, budgets: Sequence[Budget]) -> Failure | None:
     """All hooks of one phase directory; none if it does not exist."""
@@ -116,52 +124,116 @@ def run_phase(job: Job, phase: str, budgets: Sequence[Budget]) -> Failure | None
     return failed
 
 
+@dataclass(frozen=True, slots=True)
+class _Hook:
+    """One that runs."""
+
+    started: StartedHook
+    output: Output
+    budget: Budget
+
+
 class _Phase:
-    """The hooks of one phase directory, one after the other."""
+    """The hooks of one phase directory: one after the other, or those of one number side by side."""
 
     def __init__(self, job: Job, phase: str, budgets: Sequence[Budget]) -> None:
         self._job = job
         self._phase = phase
         self._budgets = budgets
+        self._directory = order.directory(job.settings.base_dir, phase)
+        self._environment = os.path.join(job.settings.base_dir, "environment.d")
         self._trust = trust.of_this_process()
         self._variables: Mapping[str, str] = job.env
         self._evaluated: object = None
+        self._running: dict[Process, _Hook] = {}
+        self._untold: list[HookEvent] = []
 
     def run(self, hooks: Sequence[str]) -> Failure | None:
         """Until the first failure, or until a stop is requested."""
-        for hook in hooks:
+        waiting = deque(hooks)
+        failure: Failure | None = None
+        while True:
+            failure = failure or self._start_more(waiting)
+            # Now, while the next hook runs: nothing of it lies between two hooks.
+            self._tell()
+            if not self._running:
+                return failure
+            if failure and not failure.stopped:
+                self._job.runner.cancel(f"was ended, since {failure.hook or 'environment.d'} failed")
+            ended = self._next_ended()
+            failure = failure or _failure(ended)
+
+    def _start_more(self, waiting: deque[str]) -> Failure | None:
+        """Start the next hook, and beside it those of its number, as many as may run."""
+        while waiting and self._may_start(waiting[0]):
             if self._job.stop.requested:
                 reason = "not started: the agent is stopping"
-                return Failure(self._phase, hook, 143, reason, stopped=True)
+                return Failure(self._phase, waiting[0], 143, reason, stopped=True)
             if error := self._evaluate_environment():
                 return Failure(self._phase, "", 1, error, self._job.stop.requested)
-            result = self._run_hook(hook)
-            if not result.exit.ok:
-                return _failure(result)
+            if failure := self._start(waiting.popleft()):
+                return failure
         return None
+
+    def _may_start(self, hook: str) -> bool:
+        if not self._running:
+            return True
+        number = _number(hook)
+        beside = next(iter(self._running.values())).started.hook
+        free = len(self._running) < self._job.settings.parallel
+        return free and number is not None and number == _number(beside)
+
+    def _start(self, hook: str) -> Failure | None:
+        """Its failure if it is refused."""
+        path = f"{self._directory}/{hook}"
+        hook_id = os.urandom(16).hex()
+        env = {**self._variables, **self._run_env(hook_id)}
+        if refusal := self._refusal(path, self._trust.hook_objection(path, env)):
+            started = StartedHook(self._phase, hook, hook_id, 0)
+            refused = HookResult(started, Exit(126, Ending.NOT_STARTED, 0.0, refusal))
+            self._untold += [started, refused]
+            return _failure(refused)
+        budget = self._tightest_budget()
+        command = Command(path, (path,), env, timeout=budget.timeout(), joined=self._job.joined)
+        output = self._output(hook)
+        process = self._job.runner.start(command, output)
+        started = StartedHook(self._phase, hook, hook_id, process.pid)
+        self._running[process] = _Hook(started, output, budget)
+        self._untold.append(started)
+        return None
+
+    def _next_ended(self) -> HookResult:
+        process, how = self._job.runner.next_ended()
+        hook = self._running.pop(process)
+        hook.output.flush()
+        result = HookResult(hook.started, _explained(how, hook.budget), hook.output.tail.bytes())
+        self._untold.append(result)
+        return result
+
+    def _tell(self) -> None:
+        if self._untold:
+            self._job.recorder.hooks_changed(self._untold)
+            self._untold = []
 
     def _evaluate_environment(self) -> str:
         """Read environment.d, once for the phase and again when it has changed: a hook may write there.
 
         Why it cannot be used; "" if it can.
         """
-        directory = os.path.join(self._job.settings.base_dir, "environment.d")
         try:
-            paths = environment.files(directory)
+            paths = environment.files(self._environment)
             state = environment.state(paths)
         except OSError as error:
-            return f"{directory}: cannot be read: {error.strerror}"
+            return f"{self._environment}: cannot be read: {error.strerror}"
         if state == self._evaluated:
             return ""
         for path in paths:
             if refusal := self._refusal(path, self._trust.objection(path)):
                 return refusal
-        evaluated = environment.evaluate(
-            paths,
-            {**self._job.env, **self._run_env(os.urandom(16).hex())},
-            self._run_within,
-            lambda stream, text: self._tell("environment.d", stream, self._job.mask(text)),
-        )
+        env = {**self._job.env, **self._run_env(os.urandom(16).hex())}
+        output = self._output("environment.d")
+        evaluated = environment.evaluate(paths, env, self._run_within, output)
+        output.flush()
         self._variables, self._evaluated = evaluated.variables, state
         self._job.mask.learn(value for name, value in evaluated.variables.items() if looks_secret(name))
         return evaluated.error
@@ -169,46 +241,17 @@ class _Phase:
     def _run_env(self, hook_id: str) -> Mapping[str, str]:
         return {**self._job.run_env, "REFRESH_AGENT_PHASE": self._phase, HOOK_ID: hook_id}
 
-    def _run_hook(self, hook: str) -> HookResult:
-        recorder, tail = self._job.recorder, Tail(self._job.settings.output_limit)
+    def _output(self, hook: str) -> Output:
+        listener = self._job.recorder.listener(self._phase, hook)
+        return Output(self._job.mask, self._job.settings.output_limit, listener)
 
-        def sink(stream: Stream, text: str) -> None:
-            masked = self._job.mask(text)
-            tail.add(masked)
-            self._tell(hook, stream, masked)
+    def _run_within(self, command: Command, sink: ByteSink) -> Exit:
+        budget = self._tightest_budget()
+        return _explained(self._job.runner.run(replace(command, timeout=budget.timeout()), sink), budget)
 
-        hook_id = os.urandom(16).hex()
-
-        def started(pid: int) -> None:
-            recorder.hook_began(StartedHook(self._phase, hook, hook_id, pid))
-
-        path = os.path.join(order.directory(self._job.settings.base_dir, self._phase), hook)
-        command = Command(path, (path,), {**self._variables, **self._run_env(hook_id)})
-        if refusal := self._refusal(path, self._trust.hook_objection(path, command.env)):
-            ended = Exit(126, Ending.NOT_STARTED, 0.0, refusal)
-        else:
-            ended = self._run_within(command, sink, started)
-        if ended.ending is Ending.NOT_STARTED:
-            started(0)
-        result = HookResult(self._phase, hook, ended, tail.bytes())
-        recorder.hook_ended(result)
-        return result
-
-    def _tell(self, hook: str, stream: Stream, masked: str) -> None:
-        self._job.recorder.line(self._phase, hook, stream, masked)
-
-    def _run_within(
-        self, command: Command, sink: LineSink, started: Callable[[int], None] = ignore_start
-    ) -> Exit:
-        """Run it in the time that is left; when that is not enough, the detail names the option."""
+    def _tightest_budget(self) -> Budget:
         of_hook = Budget(self._job.settings.hook_timeout, "hook_timeout")
-        tightest = min((of_hook, *self._budgets), key=Budget.left)
-        timeout = tightest.left() if tightest.seconds else 0
-        ended = self._job.runner(replace(command, timeout=timeout), sink, started)
-        if ended.ending is Ending.TIMEOUT:
-            limit = f"{tightest.option} = {tightest.seconds:g} s"
-            return replace(ended, detail=f"was ended: the time of [phases] {limit} was up")
-        return ended
+        return min((of_hook, *self._budgets), key=Budget.left)
 
     def _refusal(self, path: str, objection: str) -> str:
         """What to do about an objection: the text if the phase has to fail, else ""."""
@@ -221,35 +264,27 @@ class _Phase:
         return f"{path} is not to be trusted: {objection} ([phases] trust)"
 
 
-def _failure(result: HookResult) -> Failure:
-    ended = result.exit
+def _number(hook: str) -> tuple[int, tuple[int, str]] | None:
+    """What hooks that may run side by side have in common (dib-run-parts: "identical numbers may be
+    parallelized later"); None without a number.
+    """
+    return run_parts.sort_key(hook)[:2] if hook.removeprefix("-")[:1] in _DIGITS else None
+
+
+def _explained(ended: Exit, budget: Budget) -> Exit:
+    """When the time was not enough, the detail names the option."""
+    if ended.ending is not Ending.TIMEOUT:
+        return ended
+    limit = f"{budget.option} = {budget.seconds:g} s"
+    return replace(ended, detail=f"was ended: the time of [phases] {limit} was up")
+
+
+def _failure(result: HookResult) -> Failure | None:
+    ended, started = result.exit, result.started
+    if ended.ok:
+        return None
     reason = ended.detail or f"failed with status {ended.status}"
-    return Failure(result.phase, result.hook, ended.status, reason, ended.ending is Ending.STOPPED)
-
-
-class Tail:
-    """The end of an output, within a limit of bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lines: deque[bytes] = deque()
-        self._size = 0
-
-    def add(self, text: str) -> None:
-        line = text.encode("utf-8", "backslashreplace") + b"\n"
-        self._lines.append(line)
-        self._size += len(line)
-        while self._size > self._limit and self._lines:
-            oldest = self._lines.popleft()
-            self._size -= len(oldest)
-            if not self._lines:  # it alone is longer than what may be kept
-                end = oldest[len(oldest) - self._limit :].decode("utf-8", "ignore").encode()
-                self._lines.append(end)
-                self._size = len(end)
-                break
-
-    def bytes(self) -> bytes:
-        return b"".join(self._lines)
+    return Failure(started.phase, started.hook, ended.status, reason, ended.ending is Ending.STOPPED)
 
 
 def _present(job: Job, phases: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from refresh_agent.files import reason
 
+LONGEST_FIRST_LINE = 4096
 MOST_LINKS = 40
 """As the kernel: beyond, a path goes in circles."""
 
@@ -22,11 +23,13 @@ MOST_LINKS = 40
 class Trust:
     """The rule for one phase. ``owners``: the users whose files are trusted.
 
-    Directories found to be good are remembered: that is sound, for nobody else can change them.
+    Directories found to be good are remembered, and so are programs with all links on the way to them: that
+    is sound, for nobody else can change them.
     """
 
     owners: frozenset[int]
     _good: set[str] = field(default_factory=set)
+    _good_programs: set[str] = field(default_factory=set)
 
     def objection(self, path: str) -> str:
         """Why ``path``, or the directory or link on the way to it, is not to be trusted; "" if it is."""
@@ -34,19 +37,24 @@ class Trust:
 
     def hook_objection(self, path: str, env: Mapping[str, str]) -> str:
         """As ``objection``, for a program and what its first line makes the kernel start."""
-        return self._walk(path) or next(
-            (
-                f"its interpreter {found}"
-                for program in interpreters(path, env)
-                if (found := self._walk(program))
-            ),
-            "",
-        )
+        if found := self._walk(path):
+            return found
+        for program in interpreters(path, env):
+            if program not in self._good_programs and (found := self._walk(program)):
+                return f"its interpreter {found}"
+            self._good_programs.add(program)
+        return ""
 
     def _walk(self, path: str) -> str:
         """Component by component, following links as the kernel does."""
+        if path.rpartition("/")[0] not in self._good:
+            return self._walk_from_root(path)
+        found, is_link = self._judge(path)
+        return self._walk_from_root(path) if is_link and not found else found
+
+    def _walk_from_root(self, path: str) -> str:
         done, todo, links = "/", os.path.abspath(path).split("/")[1:], 0
-        if found := self._judge("/"):
+        if found := self._judge("/")[0]:
             return found
         while todo:
             name = todo.pop(0)
@@ -56,12 +64,10 @@ class Trust:
                 done = os.path.dirname(done)
                 continue
             here = os.path.join(done, name)
-            if here in self._good:
-                done = here
-                continue
-            if found := self._judge(here):
+            found, is_link = self._judge(here)
+            if found:
                 return found
-            if not os.path.islink(here):
+            if not is_link:
                 done = here
                 continue
             links += 1
@@ -72,21 +78,23 @@ class Trust:
             todo = [*target.split("/"), *todo]
         return ""
 
-    def _judge(self, path: str) -> str:
+    def _judge(self, path: str) -> tuple[str, bool]:
+        """What is to be said against one component, and whether it is a link."""
         if path in self._good:
-            return ""
+            return "", False
         try:
             status = os.lstat(path)
         except FileNotFoundError:
-            return ""  # what is not there is not executed; trying to says so in its own words
+            return "", False  # what is not there is not executed; trying to says so in its own words
         except OSError as error:
-            return f"{path}: {reason(error)}"
+            return f"{path}: {reason(error)}", False
         if status.st_uid not in self.owners:
-            return f"{path} is owned by user {status.st_uid}"
-        writers = _others_who_may_write(status)
-        if not writers and stat.S_ISDIR(status.st_mode):
+            return f"{path} is owned by user {status.st_uid}", False
+        if writers := _others_who_may_write(status):
+            return f"{path} is writable by {writers}", False
+        if stat.S_ISDIR(status.st_mode):
             self._good.add(path)
-        return f"{path} is writable by {writers}" if writers else ""
+        return "", stat.S_ISLNK(status.st_mode)
 
 
 def _others_who_may_write(status: os.stat_result) -> str:
@@ -110,10 +118,15 @@ def interpreters(path: str, env: Mapping[str, str]) -> tuple[str, ...]:
     Empty for a binary; bash for a script without a first line (dib-run-parts is bash, which runs it).
     """
     try:
-        with open(path, "rb") as file:
-            first = file.readline(4096)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ()
+    try:
+        first = os.read(file, LONGEST_FIRST_LINE).partition(b"\n")[0]
+    except OSError:
+        return ()
+    finally:
+        os.close(file)
     if first.startswith(b"\x7fELF"):
         return ()
     if not first.startswith(b"#!"):

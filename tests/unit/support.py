@@ -4,22 +4,23 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
 
+from refresh_agent.lines import Lines
 from refresh_agent.model import (
     CollectorSettings,
     Failure,
+    HookEvent,
     HookResult,
     MetadataLimits,
     PhaseSettings,
     RetrySettings,
     Settings,
     StartedHook,
-    Stream,
 )
 
 LIMITS = MetadataLimits(bytes=2**20, depth=64)
@@ -180,15 +181,17 @@ class Recording:
     def phase_ended(self, phase: str, failure: Failure | None) -> None:
         self.events.append(f"{phase} ends{' badly' if failure else ''}")
 
-    def hook_began(self, started: StartedHook) -> None:
-        assert started.hook_id
-        self.events.append(f"{started.phase}/{started.hook}{'' if started.pid else ' without a process'}")
+    def hooks_changed(self, events: Sequence[HookEvent]) -> None:
+        for event in events:
+            if isinstance(event, StartedHook):
+                assert event.hook_id
+                without = "" if event.pid else " without a process"
+                self.events.append(f"{event.phase}/{event.hook}{without}")
+            else:
+                self.results.append(event)
 
-    def hook_ended(self, result: HookResult) -> None:
-        self.results.append(result)
-
-    def line(self, phase: str, hook: str, stream: Stream, text: str) -> None:
-        self.lines.append(f"{phase}/{hook}/{stream}: {text}")
+    def listener(self, phase: str, hook: str) -> Lines:
+        return Lines(lambda stream, text: self.lines.append(f"{phase}/{hook}/{stream}: {text}"))
 
     def note(self, phase: str, text: str) -> None:
         self.notes.append(f"{phase}: {text}")

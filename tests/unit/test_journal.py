@@ -6,12 +6,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from refresh_agent import journal as journal_module
 from refresh_agent.errors import ExitCode, StateError
-from refresh_agent.journal import Journal, Run
+from refresh_agent.journal import HookRecord, Journal, Run
 from refresh_agent.model import (
     Ending,
     Exit,
@@ -143,12 +144,15 @@ def test_a_run_under_way_is_unfinished(journal: Journal) -> None:
 def run_to(journal: Journal, *steps: str) -> Run:
     """Begin a run and take it through "phase", "phase/hook" and "phase." for the end of a phase."""
     run = journal.begin(decision(), A)
-    for step in steps:
+    for number, step in enumerate(steps):
         phase, _, hook = step.rstrip(".").partition("/")
         if hook:
-            row = journal.hook_began(run, StartedHook(phase, hook, f"id-{hook}", 77))
+            started = StartedHook(phase, hook, f"id-{hook}", 77)
+            began = HookRecord(number, 1.0, started)
+            journal.record_hooks(run, [began])
             if step.endswith("."):
-                journal.hook_ended(row, HookResult(phase, hook, Exit(0, Ending.EXITED, 0.1), b"tail\n"))
+                result = HookResult(started, Exit(0, Ending.EXITED, 0.1), b"tail\n")
+                journal.record_hooks(run, [replace(began, result=result)])
         elif step.endswith("."):
             journal.phase_ended(run, phase, "done")
         else:
@@ -282,10 +286,11 @@ def test_what_happens_in_between_costs_no_fsync(journal: Journal) -> None:
     watched = Connection(journal._db)
     run = journal.begin(decision(), A)
     journal._db = watched  # type: ignore[assignment]
-    row = journal.hook_began(run, StartedHook("configure", "10-a", "id", 1))
-    journal.hook_ended(row, HookResult("configure", "10-a", Exit(0, Ending.EXITED, 0.1)))
+    started = StartedHook("configure", "10-a", "id", 1)
+    result = HookResult(started, Exit(0, Ending.EXITED, 0.1))
+    journal.record_hooks(run, [HookRecord(1, 1.0, started, result)])
     journal.migrated(run, MigrationResult("shop", MigrationOutcome.DONE))
-    assert watched.single_writes == [NORMAL] * 3
+    assert watched.single_writes == [NORMAL] * 2
     assert watched.commits == []
     assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 

@@ -54,7 +54,7 @@ def test_a_secret_is_masked_in_every_form(secret: str, before: str, after: str) 
 @given(secrets=st.lists(SECRETS, max_size=5), text=st.text(max_size=80))
 def test_nothing_else_changes(secrets: list[str], text: str) -> None:
     known = {form for secret in secrets for form in forms(secret)}
-    if not any(form in text for form in known) and "=" not in text:
+    if not any(form in text.encode() for form in known) and "=" not in text:
         assert Masker(secrets)(text) == text
 
 

@@ -45,7 +45,7 @@ def runs(journal: pathlib.Path) -> list[Run]:
 
 
 def _hooks(journal: pathlib.Path, run: int) -> Iterable[Step]:
-    query = "SELECT phase, hook, seconds, status, outcome FROM hooks WHERE run = ? ORDER BY id"
+    query = "SELECT phase, hook, seconds, status, outcome FROM hooks WHERE run = ? ORDER BY position"
     for phase, hook, seconds, status, outcome in _select(journal, query, run):
         result = "ok" if status == 0 else f"status {status}" if outcome == "exited" else outcome
         yield Step(phase, hook, seconds or 0.0, result or "unfinished")

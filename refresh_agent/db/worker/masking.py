@@ -23,7 +23,9 @@ def masker(connections: Iterable[str]) -> Callable[[str], str]:
 
     Also where a library has quoted them: URL-quoted, with "%" doubled as in an ini file, as repr() or JSON.
     """
-    forms = {form for connection in connections for secret in _secrets(connection) for form in _forms(secret)}
+    forms = {
+        form for connection in connections for secret in secrets_of(connection) for form in _forms(secret)
+    }
     if not forms:
         return lambda text: text
     # The longest first: a form may be the beginning of another one.
@@ -31,7 +33,8 @@ def masker(connections: Iterable[str]) -> Callable[[str], str]:
     return lambda text: pattern.sub(MASK, text)
 
 
-def _secrets(connection: str) -> set[str]:
+def secrets_of(connection: str) -> set[str]:
+    """The passwords that a database URL holds, as they stand there."""
     found = _CREDENTIALS.match(connection)
     secrets = {found["first"], found["rest"] or ""} if found else set()
     if found and found["rest"]:

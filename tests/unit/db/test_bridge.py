@@ -7,16 +7,17 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from refresh_agent.db import bridge
+from refresh_agent.lines import Listener
 from refresh_agent.model import (
     Command,
     Ending,
     Exit,
-    LineSink,
     MigrationOutcome,
     MigrationResult,
     Stream,
     Target,
 )
+from refresh_agent.redact import shown
 
 SHOP = Target(
     name="shop",
@@ -39,14 +40,15 @@ class Worker:
     commands: list[Command] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
 
-    def run(self, command: Command, sink: LineSink) -> Exit:
+    def run(self, command: Command, listener: Listener) -> Exit:
         self.commands.append(command)
         lines, ended = self.turns.pop(0)
         for line in lines:
-            if isinstance(line, dict):
-                sink(Stream.STDOUT, json.dumps(line))
-            else:
-                sink(Stream.STDERR if line.startswith("!") else Stream.STDOUT, line.lstrip("!"))
+            text = json.dumps(line) if isinstance(line, dict) else line.lstrip("!")
+            listener.feed(
+                Stream.STDERR if text != line and isinstance(line, str) else Stream.STDOUT,
+                f"{text}\n".encode(),
+            )
         return ended
 
     def upgrade(self, *targets: Target) -> tuple[MigrationResult, ...]:
@@ -216,7 +218,7 @@ def test_garbage_is_no_answer(line: str) -> None:
     (shop,) = play(([begin("shop"), line], exited())).upgrade(SHOP)
     assert shop.outcome is MigrationOutcome.FAILED
     assert shop.message == (
-        f"shop: its worker (/new/python) ended with 0 without a result; it said last: {line}"
+        f"shop: its worker (/new/python) ended with 0 without a result; it said last: {shown(line)}"
     )
 
 

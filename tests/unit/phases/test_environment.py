@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from refresh_agent.model import Command, Exit, LineSink, Stream
+from refresh_agent.lines import Lines
+from refresh_agent.model import ByteSink, Command, Exit
 from refresh_agent.phases import environment
 from refresh_agent.phases.environment import Evaluated, evaluate, files
 from refresh_agent.phases.process import Grace, ProcessRunner
@@ -29,15 +30,13 @@ class Node:
         path.write_text(text)
         return path
 
-    def run(self, command: Command, sink: LineSink) -> Exit:
+    def run(self, command: Command, sink: ByteSink) -> Exit:
         self.commands.append(command)
         return self._runner.run(command, sink)
 
     def evaluate(self) -> Evaluated:
-        def sink(_stream: Stream, text: str) -> None:
-            self.lines.append(text)
-
-        return evaluate(files(str(self.directory)), self.given, self.run, sink)
+        lines = Lines(lambda _stream, text: self.lines.append(text))
+        return evaluate(files(str(self.directory)), self.given, self.run, lines.feed)
 
     def variables(self) -> dict[str, str]:
         evaluated = self.evaluate()

@@ -9,20 +9,22 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
+from refresh_agent.lines import LINE_LIMIT, Lines
 from refresh_agent.model import Command, Ending, Exit, Stream
-from refresh_agent.phases import process
-from refresh_agent.phases.process import HOOK_ID, Grace, ProcessRunner
+from refresh_agent.phases import family
+from refresh_agent.phases.family import HOOK_ID
+from refresh_agent.phases.process import Grace, ProcessRunner
 from refresh_agent.redact import printable
 from refresh_agent.wakeup import Stop
 from tests.processes import alive, children
 from tests.unit.support import open_descriptors, write_hook
 from tests.waiting import eventually
 
-Lines = list[tuple[Stream, str]]
+Told = list[tuple[Stream, str]]
 OUT, ERR = Stream.STDOUT, Stream.STDERR
 
 
@@ -39,9 +41,8 @@ class Shop:
     def __init__(self, root: pathlib.Path, stop: Stop) -> None:
         self.root = root
         self.stop = stop
-        self.lines: Lines = []
+        self.lines: Told = []
         self.runner = ProcessRunner(stop, Grace(kill=0.3, stop=0.3))
-        self.started: Callable[[int], None] = process.ignore_start
 
     def script(self, body: str, shebang: str = "#!/bin/bash\n") -> pathlib.Path:
         return write_hook(self.root / "hook", body, shebang=shebang)
@@ -52,8 +53,13 @@ class Shop:
     def run_file(self, path: pathlib.Path, *, timeout: float = 0, stdin: bytes = b"", **env: str) -> Exit:
         self.lines.clear()
         variables = {"PATH": os.environ["PATH"], HOOK_ID: "the-hook", **env}
-        command = Command(str(path), (str(path),), variables, stdin, timeout)
-        return self.runner.run(command, lambda *line: self.lines.append(line), self.started)
+        return self.listen(Command(str(path), (str(path),), variables, stdin, timeout))
+
+    def listen(self, command: Command) -> Exit:
+        lines = Lines(lambda *line: self.lines.append(line))
+        ended = self.runner.run(command, lines.feed)
+        lines.flush()
+        return ended
 
     def pid(self, name: str = "pid") -> int:
         return int(eventually(lambda: (self.root / name).exists() and (self.root / name).read_text()))
@@ -97,11 +103,12 @@ def test_the_time_it_took_is_measured(shop: Shop) -> None:
     assert 0.2 <= shop.run("sleep 0.2").seconds < 10
 
 
-def test_the_pid_is_told_as_soon_as_there_is_one(shop: Shop) -> None:
-    told: list[tuple[int, bool]] = []
-    shop.started = lambda pid: told.append((pid, alive(pid)))
-    shop.run(f"sleep 0.1; echo $$ > {shop.root}/pid")
-    assert told == [(shop.pid(), True)]
+def test_the_pid_is_known_as_soon_as_there_is_one(shop: Shop) -> None:
+    path = shop.script(f"sleep 0.1; echo $$ > {shop.root}/pid")
+    started = shop.runner.start(Command(str(path), (str(path),), {}), lambda *_: None)
+    assert alive(started.pid)
+    assert shop.runner.wait(started).ok
+    assert shop.pid() == started.pid
 
 
 # --- what cannot be started --------------------------------------------------------------------------------
@@ -273,7 +280,7 @@ def test_a_line_comes_while_the_process_runs(shop: Shop) -> None:
     seen_at: list[float] = []
     path = shop.script(f"echo first; while [ ! -e {shop.root}/go ]; do sleep 0.01; done")
 
-    def sink(_stream: Stream, _line: str) -> None:
+    def sink(_stream: Stream, _data: bytes) -> None:
         seen_at.append(time.monotonic())
         (shop.root / "go").touch()
 
@@ -308,7 +315,7 @@ def test_every_byte_that_a_process_can_write_is_shown_safely(
 def test_a_line_without_end_comes_in_pieces(shop: Shop) -> None:
     shop.run("head -c 1000000 /dev/zero | tr '\\0' x")
     assert "".join(line for _, line in shop.lines) == "x" * 1_000_000
-    assert max(len(line) for _, line in shop.lines) == process.LINE_LIMIT
+    assert max(len(line) for _, line in shop.lines) == LINE_LIMIT
 
 
 def test_pieces_are_cut_between_characters(shop: Shop) -> None:
@@ -517,7 +524,7 @@ def test_two_hundred_runs_leave_no_descriptor_and_no_zombie(shop: Shop) -> None:
     eventually(lambda: open_descriptors() == before)
 
     def buried() -> bool:
-        process.reap_orphans()
+        family.reap_orphans()
         return children() == []
 
     eventually(buried)
@@ -526,9 +533,10 @@ def test_two_hundred_runs_leave_no_descriptor_and_no_zombie(shop: Shop) -> None:
 def test_a_sink_that_fails_leaves_no_process(shop: Shop) -> None:
     path = shop.script(f"echo $$ > {shop.root}/pid; echo up; sleep 60")
 
-    def sink(_stream: Stream, _line: str) -> None:
+    def sink(_stream: Stream, _data: bytes) -> None:
         raise ZeroDivisionError
 
+    """Nor does it matter that its pipes close before it has ended."""
     before = open_descriptors()
     with pytest.raises(ZeroDivisionError):
         shop.runner.run(Command(str(path), ("hook",), dict(os.environ)), sink)
@@ -550,8 +558,8 @@ def test_orphans_that_end_later_are_buried_by_the_next_run(shop: Shop) -> None:
 def test_the_process_table_shows_parents_and_sessions_and_no_zombies() -> None:
     child = subprocess.Popen(["true"])
     try:
-        eventually(lambda: child.pid not in process.process_table())  # ended, and not yet waited for
-        entry = process.process_table()[os.getpid()]
+        eventually(lambda: child.pid not in family.process_table())  # ended, and not yet waited for
+        entry = family.process_table()[os.getpid()]
         assert (entry.parent, entry.session) == (os.getppid(), os.getsid(0))
     finally:
         child.wait()
@@ -561,15 +569,10 @@ def test_a_process_whose_name_looks_like_a_stat_line_is_read_right(shop: Shop) -
     path = write_hook(
         shop.root / ") Z 1 1 (", f"echo $$ > {shop.root}/pid; sleep 60", shebang="#!/bin/bash\n"
     )
-    seen: list[bool] = []
-
-    def look(pid: int) -> None:
-        eventually((shop.root / "pid").exists)
-        seen.append(process.process_table()[pid].session == pid)
-
-    shop.started = look
-    shop.run_file(path, timeout=0.2)
-    assert seen == [True]
+    started = shop.runner.start(Command(str(path), (str(path),), {}, timeout=0.2), lambda *_: None)
+    eventually((shop.root / "pid").exists)
+    assert family.process_table()[started.pid].session == started.pid
+    assert shop.runner.wait(started).ending is Ending.TIMEOUT
 
 
 # --- after a crash -----------------------------------------------------------------------------------------
@@ -590,7 +593,7 @@ def test_what_a_killed_agents_hook_left_running_is_ended_with_all_that_it_starte
     left = subprocess.Popen(["bash", "-c", script], env={**env, HOOK_ID: "hook-1"}, start_new_session=True)
     try:
         inner = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
-        ended = process.end_leftovers("hook-1", 0.2)
+        ended = family.end_leftovers("hook-1", 0.2)
         assert {left.pid, inner} <= set(ended)
         assert not alive(left.pid)
         assert not alive(inner)
@@ -602,4 +605,4 @@ def test_what_a_killed_agents_hook_left_running_is_ended_with_all_that_it_starte
 
 
 def test_without_leftovers_nothing_is_ended() -> None:
-    assert process.end_leftovers("no-such-hook", 5) == ()
+    assert family.end_leftovers("no-such-hook", 5) == ()

@@ -1,0 +1,154 @@
+"""Find the processes that belong to a hook, however they tried to get away; end what a dead agent left.
+
+The agent is the subreaper of what it starts, so whatever a hook leaves behind becomes the agent's child and
+can be found: what has the hook's session, what descends from it, and orphans whose environment carries its
+REFRESH_AGENT_HOOK_ID.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from refresh_agent.redact import printable
+
+HOOK_ID = "REFRESH_AGENT_HOOK_ID"
+
+LOOK_AGAIN = 0.05
+"""Seconds between two looks at whether processes that were asked to end are gone."""
+
+UNKILLABLE = 10.0
+"""Seconds after KILL until what still lives is left to itself."""
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass
+class Family:
+    """A process of ours and everything that it started, however it tried to get away."""
+
+    leader: int
+    hook_id: str
+    _known: set[int] = field(default_factory=set)
+
+    def members(self) -> set[int]:
+        """The pids that live now, zombies left out."""
+        table = process_table()
+        members = {pid for pid, entry in table.items() if entry.session == self.leader}
+        if self.leader in table:
+            members.add(self.leader)
+        for pid, entry in table.items():
+            if entry.parent == os.getpid() and pid not in members and self._is_ours(pid):
+                members.add(pid)
+        return _with_descendants(members, table)
+
+    def signal(self, number: signal.Signals) -> None:
+        _signal(self.members(), number)
+
+    def survivors(self) -> tuple[str, ...]:
+        """What an ended process has left running, as "name (pid)": it may be a daemon that it started."""
+        names = []
+        for pid in sorted(self.members()):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", "rb") as file:
+                names.append(f"{printable(file.read().strip())} ({pid})")
+        return tuple(names)
+
+    def _is_ours(self, pid: int) -> bool:
+        """Once seen with the mark, always: a process may overwrite its environment."""
+        if pid in self._known or _is_marked(pid, self.hook_id):
+            self._known.add(pid)
+            return True
+        return False
+
+
+def become_subreaper() -> None:
+    """Adopt what our processes leave behind, so that it can be found and its zombies are buried."""
+    import ctypes  # noqa: PLC0415 - 2 ms that only a run needs
+
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap_orphans() -> bool:
+    """Bury adopted children that have ended; whether others live on.
+
+    Only where no child of our own is still waited for.
+    """
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def end_leftovers(hook_id: str, grace: float) -> tuple[int, ...]:
+    """End what still runs of a hook whose agent is gone; the pids that were found.
+
+    Found by the mark in their environment, so never a stranger's, with their sessions and descendants.
+    """
+    found = marked_family(hook_id)
+    _signal(found, signal.SIGTERM)
+    kill = time.monotonic() + grace
+    while (left := marked_family(hook_id)) and time.monotonic() < kill + UNKILLABLE:
+        if time.monotonic() >= kill:
+            _signal(left, signal.SIGKILL)
+        time.sleep(LOOK_AGAIN)
+    return tuple(sorted(found))
+
+
+def marked_family(hook_id: str) -> set[int]:
+    """All processes with the hook's mark, what shares a session with one, and what descends from them."""
+    table = process_table()
+    marked = {pid for pid in table if _is_marked(pid, hook_id)}
+    sessions = {table[pid].session for pid in marked}
+    family = _with_descendants({pid for pid, entry in table.items() if entry.session in sessions}, table)
+    # The hook itself may be what calls the agent anew.
+    return family - {os.getpid()}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    parent: int
+    session: int
+
+
+def process_table() -> Mapping[int, Entry]:
+    """Every process that is not a zombie, from /proc."""
+    table = {}
+    for name in os.listdir("/proc"):
+        if not name.isdecimal():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                # The command's name is in parentheses and may hold anything, also parentheses.
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if fields[0] not in {b"Z", b"X"}:
+            table[int(name)] = Entry(int(fields[1]), int(fields[3]))
+    return table
+
+
+def _with_descendants(members: set[int], table: Mapping[int, Entry]) -> set[int]:
+    while more := {pid for pid, entry in table.items() if entry.parent in members} - members:
+        members = members | more
+    return members
+
+
+def _is_marked(pid: int, hook_id: str) -> bool:
+    if not hook_id:
+        return False
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return f"{HOOK_ID}={hook_id}".encode() in file.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        # A process that has become another user's can only be named, if we are not root.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
