@@ -137,6 +137,14 @@ PHASES_OPTS = [
         min=0,
         help="Bytes of the end of each hook's output that are kept in the journal.",
     ),
+    cfg.IntOpt(
+        "parallel",
+        default=1,
+        min=1,
+        max=64,
+        help="How many hooks of one phase may run side by side: those with the same number in front of their "
+        "names. The first that fails ends the others of its number; numbers still follow each other.",
+    ),
 ]
 
 RETRY_OPTS = [

@@ -1,5 +1,6 @@
 """Secrets do not show up, however they are written."""
 
+import itertools
 import json
 from urllib.parse import quote, quote_plus
 
@@ -7,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refresh_agent.redact import MASK, SHORTEST, Masker, forms, looks_secret, secrets_in
+from refresh_agent.redact import (
+    HELD_BACK,
+    MASK,
+    SHORTEST,
+    MaskedStream,
+    Masker,
+    forms,
+    looks_secret,
+    secrets_in,
+)
 
 SECRETS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=SHORTEST, max_size=40).filter(
     lambda text: len(text.strip()) >= SHORTEST and text.splitlines() == [text]
@@ -85,3 +95,86 @@ def test_more_can_be_learnt() -> None:
     mask = Masker(["first-secret"])
     mask.learn(["other-secret"])
     assert mask("first-secret other-secret") == f"{MASK} {MASK}"
+
+
+# --- streams -----------------------------------------------------------------------------------------------
+
+
+def in_pieces(mask: Masker, data: bytes, cuts: list[int]) -> list[bytes]:
+    """What a stream tells of ``data`` that comes cut at these places, and at its end."""
+    stream = MaskedStream(mask)
+    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    told = [stream.feed(data[start:end]) for start, end in itertools.pairwise(places)]
+    return [*told, stream.flush()]
+
+
+@given(
+    secrets=st.lists(st.text("abc1", min_size=8, max_size=20), min_size=1, max_size=5),
+    words=st.lists(st.text("abc1\n &", max_size=20), max_size=8),
+    cuts=st.lists(st.integers(0, 300), max_size=6),
+    data=st.data(),
+)
+def test_wherever_it_is_cut_a_stream_is_masked_as_a_whole(
+    secrets: list[str], words: list[str], cuts: list[int], data: st.DataObject
+) -> None:
+    pieces = data.draw(st.lists(st.sampled_from([*secrets, *words, "\n", "Signature=ab1/c"]), max_size=12))
+    text = "".join(pieces).encode()
+    mask = Masker(secrets)
+    assert b"".join(in_pieces(mask, text, cuts)) == mask.mask(text)
+
+
+@pytest.mark.parametrize("secret", ["hunter2-hunter2", "x" * 8, "x" * 40, "s3cret-" * 300])
+@pytest.mark.parametrize("size", [1, 7, 4096, 8191, 8192, 8193, 65536])
+def test_no_boundary_of_a_line_without_end_splits_a_secret(secret: str, size: int) -> None:
+    """Nor does the cut after 8 KiB that such a line gets."""
+    data = b"".join(b"." * number + secret.encode() for number in range(0, 20000, 997 if size > 1 else 9973))
+    told = in_pieces(Masker([secret]), data, list(range(0, len(data), size)))
+    assert secret[:8].encode() not in b"".join(told)
+    assert b"".join(told).count(b"***") == data.count(secret.encode())
+
+
+@pytest.mark.parametrize("size", [1, 100, 8192, 65536])
+def test_no_boundary_splits_a_signature(size: int) -> None:
+    data = b"".join(b"." * number + b"&Signature=0123456789abcdef&" for number in range(0, 20000, 4999))
+    told = b"".join(in_pieces(Masker(), data, list(range(0, len(data), size))))
+    assert b"89abcdef" not in told
+    assert told.count(b"Signature=***&") == 5
+
+
+def test_a_line_is_told_as_soon_as_it_has_ended() -> None:
+    stream = MaskedStream(Masker(["password-1"]))
+    assert stream.feed(b"one\ntwo passw") == b"one\n"
+    assert stream.feed(b"ord-1\nthree") == b"two ***\n"
+    assert stream.flush() == b"three"
+    assert stream.flush() == b""
+
+
+@pytest.mark.parametrize("secrets", [[], ["x" * 8], ["xy" * 4], ["x" * 100_000]])
+def test_a_line_without_end_does_not_stay_in_memory(secrets: list[str]) -> None:
+    stream = MaskedStream(Masker(secrets))
+    longest = max([4096, *map(len, secrets)])
+    for _ in range(64):
+        stream.feed(b"x" * 65536)
+    assert len(stream.flush()) <= longest + 2 * HELD_BACK
+
+
+def test_a_signature_without_end_does_not_stay_in_memory() -> None:
+    stream = MaskedStream(Masker())
+    told = stream.feed(b"Signature=") + b"".join(stream.feed(b"x" * 65536) for _ in range(64))
+    assert len(told) > 2**20
+
+
+@given(st.binary(max_size=200), st.lists(SECRETS, max_size=3))
+def test_bytes_that_are_no_text_are_masked_too(data: bytes, secrets: list[str]) -> None:
+    mask = Masker(secrets)
+    if not any(form in data for secret in secrets for form in forms(secret)) and b"=" not in data:
+        assert mask.mask(data) == data
+    for secret in secrets:
+        assert secret.encode() not in mask.mask(data + secret.encode() + data)
+
+
+def test_many_secrets_are_all_found() -> None:
+    secrets = [f"{number:08d}-of-many" for number in range(500)]
+    mask = Masker(secrets)
+    for offset in range(8):
+        assert mask(" " * offset + " ".join(secrets)).split() == [MASK] * 500
