@@ -36,6 +36,7 @@ unit: ## only the fast tests
 	$(BIN)/pytest tests/unit
 
 bench: ## the figures that are promised, as ratios
+	@$(PYTHON) tools/system_packages.py --profile bench
 	@$(environments) dev agent peers
 	$(BIN)/python benchmarks/run.py
 

@@ -3,6 +3,7 @@
 import pathlib
 
 from benchmarks.measure import Figure, Tree, medians, quietly
+from benchmarks.peers import environment, os_collect_config
 
 ROUNDS = 15
 
@@ -12,12 +13,8 @@ def figures(root: pathlib.Path, agent: pathlib.Path, peers: pathlib.Path) -> lis
     tree.hook("configure.d/10-a", "#!/bin/sh\n:\n")
     tree.metadata({"a": 1})
     ours = tree.command("--once")
-    theirs = _predecessors(tree, peers)
-    env = {
-        "LC_ALL": "C",  # its "local" collector crashes under others
-        "OS_REFRESH_CONFIG_BASE_DIR": str(tree.base),
-        "PATH": f"{peers}/bin:/usr/bin:/bin",
-    }
+    theirs = os_collect_config(tree)
+    env = environment(tree, peers)
     quietly(ours)
     quietly(theirs, env)
     seen = medians({"ours": lambda: quietly(ours), "theirs": lambda: quietly(theirs, env)}, ROUNDS)
@@ -30,14 +27,3 @@ def figures(root: pathlib.Path, agent: pathlib.Path, peers: pathlib.Path) -> lis
             f"{seen['ours'] * 1000:.0f} ms / {seen['theirs'] * 1000:.0f} ms, n = {ROUNDS}",
         )
     ]
-
-
-def _predecessors(tree: Tree, peers: pathlib.Path) -> list[str]:
-    config = tree.root / "os-collect-config.conf"
-    config.write_text(
-        f"[DEFAULT]\ncollectors = heat_local\n"
-        f"cachedir = {tree.root}/occ\nbackup_cachedir = {tree.root}/backup\n"
-        f"command = os-refresh-config --lockfile {tree.root}/orc.lock\n"
-        f"[heat_local]\npath = {tree.metadata_file}\n"
-    )
-    return [str(peers / "bin" / "os-collect-config"), "--config-file", str(config), "--one-time"]

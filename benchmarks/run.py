@@ -1,32 +1,57 @@
-"""``make bench``: measure what is promised, print it as ratios, and end with 1 if a figure is not kept."""
+"""``make bench``: measure what is promised, print it as ratios, and end with 1 if a figure is not kept.
+
+    .venvs/dev/bin/python benchmarks/run.py runner idle
+
+measures only the parts that are named.
+"""
 
 import pathlib
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
-from benchmarks import idle, latency, once
-from benchmarks.measure import Figure
+from benchmarks import idle, latency, once, runner
+from benchmarks.measure import Figure, MissingError
 from tools import environments
+
+Part = Callable[[pathlib.Path], Iterable[Figure]]
+
+GROUPS = {"runner": ("speed", "memory", "masking", "parallel")}
 
 
 def main() -> int:
-    agent, peers = environments.ensure("agent"), environments.ensure("peers")
-    parts: dict[str, Callable[[pathlib.Path], list[Figure]]] = {
+    parts = _parts(environments.ensure("agent"), environments.ensure("peers"))
+    names = [part for name in sys.argv[1:] or parts for part in GROUPS.get(name, (name,))]
+    kept = [_kept(name, parts[name]) for name in names]  # all of them, also after one that is not
+    return 0 if all(kept) else 1
+
+
+def _parts(agent: pathlib.Path, peers: pathlib.Path) -> dict[str, Part]:
+    return {
         "latency": lambda root: latency.figures(root, agent),
         "once": lambda root: once.figures(root, agent, peers),
         "idle": lambda root: idle.figures(root, agent),
+        "speed": lambda root: runner.speed(runner.Place(root, agent, peers)),
+        "memory": lambda root: runner.memory(runner.Place(root, agent, peers)),
+        "masking": lambda root: runner.masking(runner.Place(root, agent, peers)),
+        "parallel": lambda root: runner.parallel(runner.Place(root, agent, peers)),
     }
+
+
+def _kept(name: str, part: Part) -> bool:
     kept = True
-    for name in sys.argv[1:] or parts:
-        with tempfile.TemporaryDirectory(prefix="refresh-agent-bench-") as root:
-            for figure in parts[name](pathlib.Path(root)):
+    with tempfile.TemporaryDirectory(prefix="refresh-agent-bench-") as root:
+        try:
+            for figure in part(pathlib.Path(root)):
                 print(figure, flush=True)
                 kept = kept and figure.kept
-    return 0 if kept else 1
+        except MissingError as error:
+            print(f"{name}: not measured: {error}", file=sys.stderr)
+            return False
+    return kept
 
 
 if __name__ == "__main__":

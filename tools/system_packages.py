@@ -17,7 +17,7 @@ from collections.abc import Iterable
 BINDEP = pathlib.Path(__file__).resolve().parent.parent / "bindep.txt"
 
 # What to look for where dpkg cannot be asked. Python itself is known to be there: it runs this.
-COMMANDS = ("bash", "make", "sleep", "cat", "date")
+COMMANDS = {"test": ("bash", "make", "sleep", "cat", "date"), "bench": ("cc", "run-parts")}
 
 _LINE = re.compile(r"(?P<package>[a-z0-9][a-z0-9+.-]*)\s*(?:\[(?P<selectors>[^\]()<>=]*)\])?")
 
@@ -84,9 +84,10 @@ def _apt_get(command: list[str], *, show: bool) -> bool:
     return done.returncode == 0
 
 
-def _without_dpkg() -> int:
-    absent = [name for name in COMMANDS if shutil.which(name) is None]
-    print(f"system packages: no dpkg here, looked for the commands {', '.join(COMMANDS)}", flush=True)
+def _without_dpkg(profile: str) -> int:
+    commands = COMMANDS[profile]
+    absent = [name for name in commands if shutil.which(name) is None]
+    print(f"system packages: no dpkg here, looked for the commands {', '.join(commands)}", flush=True)
     if absent:
         print(f"system packages: not found: {', '.join(absent)}", file=sys.stderr)
     return 1 if absent else 0
@@ -94,10 +95,10 @@ def _without_dpkg() -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Install what bindep.txt lists and the system lacks.")
-    parser.add_argument("--profile", default="test", help="bindep's profile (default: test)")
+    parser.add_argument("--profile", default="test", choices=sorted(COMMANDS), help="default: test")
     profile = parser.parse_args().profile
     if shutil.which("dpkg-query") is None:
-        return _without_dpkg()
+        return _without_dpkg(profile)
     try:
         absent = missing(packages(BINDEP.read_text(encoding="utf-8"), "dpkg", profile))
     except (BindepError, OSError) as error:
