@@ -1,15 +1,15 @@
 """Which files of a directory are hooks, and in what order: dib-run-parts' rules."""
 
-import errno
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 DEFAULT_REGEX = r"^[0-9A-Za-z_-]+$"
 """No dot: neither 10-hook.sh nor 10-hook~ nor .10-hook is run (dib-run-parts: allowed_regex)."""
 
+_DEFAULT = re.compile(DEFAULT_REGEX)
 _NUMBER = re.compile(r"[ \t]*(-?)([0-9]*)(?:\.([0-9]*))?")
 
 
@@ -37,25 +37,19 @@ def name_regex(environment: Mapping[str, str]) -> str:
 def select(directory: str, regex: str = DEFAULT_REGEX) -> Selection:
     """The executable regular files, also behind links, whose names match. Raises OSError.
 
+    ``regex`` is a POSIX extended one; EINVAL if it is not. A name with a line break never matches.
     dib-run-parts: ``find -maxdepth 1 -xtype f -executable``, ``grep -E``, ``LANG=C sort -n``.
     """
-    try:
-        allowed = re.compile(regex)
-    except re.error as error:
-        message = f"RUN_PARTS_REGEX {regex!r} is not a regular expression: {error}"
-        raise OSError(errno.EINVAL, message) from error
-    hooks, skipped = [], []
     with os.scandir(directory) as entries:
-        for entry in entries:
-            reason = _unfit(entry)
-            if reason is None:
-                continue
-            if "\n" in entry.name or not allowed.search(entry.name):
-                reason = f"its name does not match {regex}"
-            if reason:
-                skipped.append(Skipped(entry.name, reason))
-            else:
-                hooks.append(entry.name)
+        found = {entry.name: _unfit(entry) for entry in entries}
+    candidates = {name: reason for name, reason in found.items() if reason is not None}
+    allowed = _allowed((name for name in candidates if "\n" not in name), regex)
+    hooks = (name for name in allowed if not candidates[name])
+    skipped = (
+        Skipped(name, reason if name in allowed else f"its name does not match {regex}")
+        for name, reason in candidates.items()
+        if reason or name not in allowed
+    )
     return Selection(
         tuple(sorted(hooks, key=sort_key)), tuple(sorted(skipped, key=lambda item: sort_key(item.name)))
     )
@@ -84,3 +78,11 @@ def _unfit(entry: os.DirEntry[str]) -> str | None:
     if not os.access(entry.path, os.X_OK, effective_ids=True):
         return "it is not executable"
     return ""
+
+
+def _allowed(names: Iterable[str], regex: str) -> Collection[str]:
+    if regex == DEFAULT_REGEX:  # means the same to Python and to grep
+        return {name for name in names if _DEFAULT.search(name)}
+    from refresh_agent.phases import ere  # noqa: PLC0415 - subprocess: 8 ms that only this needs
+
+    return ere.matching(names, regex)

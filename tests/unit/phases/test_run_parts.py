@@ -1,16 +1,18 @@
 """Which files are hooks, and their order: against find, grep and sort themselves."""
 
+import errno
 import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refresh_agent.phases import run_parts
+from refresh_agent.phases import ere, run_parts
 
 NUMBERISH = st.from_regex(r"-?[0-9]{0,4}(\.[0-9]{0,3})?[a-zA-Z_.-]{0,3}", fullmatch=True)
 ANY_BYTES = (
@@ -188,14 +190,44 @@ def test_another_regex_selects_other_names(tmp_path: pathlib.Path) -> None:
     assert run_parts.select(str(tmp_path), "[ac]").hooks == ("10-a.sh",)
 
 
-@pytest.mark.parametrize("regex", ["[", "(", "*", "a{2"])
-def test_a_regex_that_is_none_is_told_or_taken_literally(tmp_path: pathlib.Path, regex: str) -> None:
-    if regex == "a{2":
-        assert run_parts.select(str(tmp_path), regex) == run_parts.Selection(())
-        return
+def test_with_another_regex_too_an_author_is_told_why_a_file_is_not_run(tmp_path: pathlib.Path) -> None:
+    directory = tmp_path / "configure.d"
+    directory.mkdir()
+    for name, kind in (("a", "script"), ("b", "script"), ("aa", "file"), ("bb", "file"), ("ab", "fifo")):
+        make(directory, name, kind)
+    selection = run_parts.select(str(directory), "a")
+    assert selection.hooks == ("a",)
+    assert [(skipped.name, skipped.reason) for skipped in selection.skipped] == [
+        ("aa", "it is not executable"),
+        ("b", "its name does not match a"),
+        ("bb", "its name does not match a"),
+    ]
+
+
+def test_a_regex_that_is_none_is_an_error(tmp_path: pathlib.Path) -> None:
+    """dib-run-parts runs nothing then, and calls it a success."""
     with pytest.raises(OSError, match="RUN_PARTS_REGEX") as caught:
-        run_parts.select(str(tmp_path), regex)
-    assert repr(regex) in str(caught.value.strerror)
+        run_parts.select(str(tmp_path), "(10")
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_the_default_costs_no_process(tmp_path: pathlib.Path) -> None:
+    """Nor the import of what would start one."""
+    make(tmp_path, "10-a", "script")
+    program = (
+        "import sys; from refresh_agent.phases import run_parts; print(run_parts.select(sys.argv[1]).hooks);"
+        "print('subprocess' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "('10-a',)\nFalse\n"
+
+
+@settings(max_examples=20)
+@given(st.lists(NAMES, max_size=100, unique=True))
+def test_the_default_means_the_same_to_grep(names: list[str]) -> None:
+    by_grep = ere.matching(names, run_parts.DEFAULT_REGEX)
+    assert set(run_parts._allowed(names, run_parts.DEFAULT_REGEX)) == by_grep
 
 
 @pytest.mark.parametrize(
