@@ -6,13 +6,19 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from refresh_agent import files, lock
 from refresh_agent.errors import ExitCode, LockedError, StateError
 from refresh_agent.journal import Journal
-from refresh_agent.model import Failure, History, MigrationResult, RunOutcome, Settings, StopSignal
+from refresh_agent.model import Failure, History, MigrationResult, RunOutcome, Settings, StopSignal, Trigger
+from refresh_agent.phases import order
 from refresh_agent.plan import Action, Decision, Request, decide
 from refresh_agent.sources import Sources
+
+if TYPE_CHECKING:
+    from refresh_agent import run
+    from refresh_agent.lines import Listener
 
 LOG = logging.getLogger("refresh_agent")
 
@@ -34,9 +40,12 @@ EXIT_CODES = {
     RunOutcome.SUCCESS: ExitCode.OK,
     RunOutcome.HOOK_FAILED: ExitCode.HOOK_FAILED,
     RunOutcome.MIGRATION_FAILED: ExitCode.MIGRATION_FAILED,
-    RunOutcome.STOPPED: ExitCode.HOOK_FAILED,
+    RunOutcome.INTERRUPTED: ExitCode.HOOK_FAILED,
     RunOutcome.NOT_RECORDED: ExitCode.STATE,
 }
+
+
+BY_HAND = Decision(Action.RUN, "run-phases was called", Trigger.ONCE)
 
 
 class Cycle:
@@ -68,29 +77,40 @@ class Cycle:
                 return Result(code, f"{decision.action}: {decision.reason}", decision)
             return self._run(journal, decision, history)
 
+    def run_phases(self, listener: "Listener | None", *, joined: bool) -> Result:
+        """The phases and the databases by hand, under the same lock, without asking what is due.
+
+        What the hooks write goes to ``listener``, else to the log. Raises as ``refresh``.
+        """
+        with lock.held(self.settings.lock_file), _open_journal(self.settings.state_dir) as journal:
+            self._clean_up_after_a_crash(journal)
+            base_dir = self.settings.phases.base_dir
+            if not self.settings.targets and not order.present(base_dir):
+                return Result(ExitCode.OK, order.nothing_to_run(base_dir))
+            from refresh_agent import run  # noqa: PLC0415 - as below
+
+            work = self._work(journal, listener, joined=joined)
+            return _result(run.carry_out_by_hand(work, BY_HAND), BY_HAND)
+
     def _run(self, journal: Journal, decision: Decision, history: History) -> Result:
         # Imported here: to find that nothing changed, nothing of it is needed.
         from refresh_agent import run  # noqa: PLC0415
 
+        work = self._work(journal, None, joined=True)
+        return _result(run.carry_out(work, decision, history), decision)
+
+    def _work(self, journal: Journal, listener: "Listener | None", *, joined: bool) -> "run.Work":
+        from refresh_agent import run  # noqa: PLC0415 - as above
+
         journal.prune(self.settings.keep_runs, self.settings.keep_days)
-        work = run.Work(self.settings, self._stop, self.sources, journal)
-        finished = run.carry_out(work, decision, history)
-        return Result(
-            EXIT_CODES[finished.outcome],
-            str(finished),
-            decision,
-            finished.run_id,
-            finished.failure,
-            finished.seconds,
-            finished.migrations,
-        )
+        return run.Work(self.settings, self._stop, self.sources, journal, listener, joined)
 
     def _clean_up_after_a_crash(self, journal: Journal) -> None:
         """An agent that was killed leaves its run open, and its hook running: two must not run at once."""
-        for hook_id in journal.open_hooks():
+        for run in journal.open_runs():
             from refresh_agent.phases.family import end_leftovers  # noqa: PLC0415 - as above
 
-            if ended := end_leftovers(hook_id, self.settings.phases.kill_grace):
+            if ended := end_leftovers(run.may_have_left, self.settings.phases.kill_grace):
                 LOG.warning("ended what an interrupted hook had left running: pids %s", ended)
         for hook_id, until in journal.open_workers():
             self._wait_for_worker(hook_id, until)
@@ -102,7 +122,7 @@ class Cycle:
         """A migration that is torn in the middle damages a database: it may finish, within its own time."""
         from refresh_agent.phases.family import end_leftovers, marked_family  # noqa: PLC0415 - as above
 
-        if not (pids := marked_family(hook_id)):
+        if not (pids := marked_family(hook_id.__eq__)):
             return
         if time.time() < until:
             raise LockedError(
@@ -111,10 +131,22 @@ class Cycle:
         LOG.warning(
             "the migration of an interrupted run has had its time; it is ended: pids %s", sorted(pids)
         )
-        end_leftovers(hook_id, self.settings.phases.kill_grace)
+        end_leftovers(hook_id.__eq__, self.settings.phases.kill_grace)
 
     def _problems(self) -> str:
         return "; ".join(problem.text for problem in self.sources.problems) or "no collectors"
+
+
+def _result(finished: "run.Finished", decision: Decision) -> Result:
+    return Result(
+        EXIT_CODES[finished.outcome],
+        str(finished),
+        decision,
+        finished.run_id,
+        finished.failure,
+        finished.seconds,
+        finished.migrations,
+    )
 
 
 @contextlib.contextmanager

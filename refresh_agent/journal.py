@@ -6,6 +6,7 @@ the price. Readers do not disturb the writer (WAL).
 """
 
 import contextlib
+import itertools
 import json
 import os
 import sqlite3
@@ -116,6 +117,18 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run without an end, and those of its hooks that had one: what they have left running may go on."""
+
+    run_id: str
+    ended_hooks: frozenset[str]
+
+    def may_have_left(self, hook_id: str) -> bool:
+        """Whether a process with this mark is one that was interrupted; it need not be recorded yet."""
+        return is_of_run(hook_id, self.run_id) and hook_id not in self.ended_hooks
+
+
+@dataclass(frozen=True, slots=True)
 class HookRecord:
     """What is known of a hook: the ``position``-th of its run; ``result`` once it has ended."""
 
@@ -146,28 +159,34 @@ class Journal:
         self._db.close()
 
     def history(self) -> History:
-        """What was committed, and the last run if it did not succeed."""
+        """What was committed, and the last run if it did not succeed.
+
+        A run by hand is for no documents (``[]``): nothing follows from it for those that there are.
+        """
         with self._explained("read"):
             committed = tuple(
                 self._db.execute("SELECT document, fingerprint FROM committed ORDER BY position")
             )
             succeeded = self._db.execute(
-                "SELECT max(id) FROM runs WHERE outcome = ?", (RunOutcome.SUCCESS,)
+                "SELECT max(id) FROM runs WHERE outcome = ? AND documents != '[]'", (RunOutcome.SUCCESS,)
             ).fetchone()[0]
             return History(committed or None, self._unfinished(succeeded or 0))
 
-    def open_hooks(self) -> tuple[str, ...]:
-        """The ids of hooks that had not ended when another agent did; they may still run, in this boot."""
+    def open_runs(self) -> tuple[OpenRun, ...]:
+        """Those that had not ended when another agent did; their hooks may still run, in this boot."""
         with self._explained("read"):
             rows = self._db.execute(
-                "SELECT hook_id FROM hooks JOIN runs ON runs.id = hooks.run"
-                " WHERE hooks.outcome IS NULL AND runs.boot_id = ? AND runs.agent <> ?",
+                "SELECT id, run_id FROM runs WHERE outcome IS NULL AND boot_id = ? AND agent <> ?",
                 (boot_id(), AGENT),
-            )
-            return tuple(hook_id for (hook_id,) in rows)
+            ).fetchall()
+            return tuple(OpenRun(run_id, self._ended_hooks(row)) for row, run_id in rows)
+
+    def _ended_hooks(self, row: int) -> frozenset[str]:
+        hooks = self._db.execute("SELECT hook_id FROM hooks WHERE run = ? AND outcome IS NOT NULL", (row,))
+        return frozenset(hook_id for (hook_id,) in hooks)
 
     def open_workers(self) -> tuple[tuple[str, float], ...]:
-        """As ``open_hooks``, for workers that migrate databases; with the wall time until which they may."""
+        """As ``open_runs``, for workers that migrate databases; with the wall time until which they may."""
         with self._explained("read"):
             rows = self._db.execute(
                 "SELECT hook_id, CASE timeout WHEN 0 THEN 1e999 ELSE workers.started_at + timeout END"
@@ -223,11 +242,14 @@ class Journal:
             self._db.execute("DELETE FROM runs WHERE id = ?", (run.row,))
 
     def prune(self, keep_runs: int, keep_days: float) -> None:
-        """Let go of old runs, never of the newest nor of the one that is committed; and sooner of outputs."""
+        """Let go of old runs, never of the newest, by hand or not, nor of the one that is committed; and
+        sooner of outputs.
+        """
         with self._explained("written"):
             self._db.execute(
                 "DELETE FROM runs WHERE outcome IS NOT NULL"
                 " AND id NOT IN (SELECT run FROM committed) AND id < (SELECT max(id) FROM runs)"
+                " AND id IS NOT (SELECT max(id) FROM runs WHERE documents != '[]')"
                 " AND (started_at < ? OR id NOT IN (SELECT id FROM runs ORDER BY id DESC LIMIT ?))",
                 (time.time() - keep_days * 86400, keep_runs),
             )
@@ -300,6 +322,11 @@ class Journal:
             )
             self._end(run, RunOutcome.SUCCESS)
 
+    def succeed(self, run: Run) -> None:
+        """The run succeeded; what was committed before stays committed."""
+        with self._durably("written"):
+            self._end(run, RunOutcome.SUCCESS)
+
     def fail(self, run: Run, outcome: RunOutcome, failure: Failure) -> None:
         """The run did not succeed; what was committed before stays committed."""
         with self._durably("written"):
@@ -319,7 +346,7 @@ class Journal:
         """The newest run, if it is after the last success; attempts count on while the documents stay."""
         row = self._db.execute(
             "SELECT documents, attempt, outcome, failed_phase, failed_hook FROM runs"
-            " WHERE id > ? ORDER BY id DESC LIMIT 1",
+            " WHERE id > ? AND documents != '[]' ORDER BY id DESC LIMIT 1",
             (succeeded,),
         ).fetchone()
         if row is None:
@@ -327,10 +354,11 @@ class Journal:
         documents = tuple((name, fingerprint) for name, fingerprint in json.loads(row[0]))
         failures = self._db.execute(
             "SELECT count(*) FROM runs WHERE outcome IN (?, ?)"
-            " AND id > max(?, (SELECT ifnull(max(id), 0) FROM runs WHERE documents != ?))",
+            " AND documents != '[]' AND id > max(?, (SELECT ifnull(max(id), 0) FROM runs"
+            " WHERE documents NOT IN (?, '[]')))",
             (RunOutcome.HOOK_FAILED, RunOutcome.MIGRATION_FAILED, succeeded, row[0]),
         ).fetchone()[0]
-        interrupted = row[2] in {RunOutcome.INTERRUPTED, RunOutcome.STOPPED, None}
+        interrupted = row[2] in {RunOutcome.INTERRUPTED, None}
         return Unfinished(documents, row[1], failures, interrupted, row[3] or "", row[4] or "")
 
     def _position(self, row: int) -> tuple[str, str]:
@@ -392,6 +420,15 @@ class Journal:
             damaged = type(error) is sqlite3.DatabaseError
             advice = "; it is damaged: move it away, and everything is run once" if damaged else ""
             raise StateError(f"{self.path}: the journal cannot be {verb}: {error}{advice}") from error
+
+
+def hook_ids(run_id: str) -> Iterator[str]:
+    """What marks the processes of each hook of a run, in its order; nobody else's run has the same."""
+    return (f"{run_id}-{number}" for number in itertools.count(1))
+
+
+def is_of_run(hook_id: str, run_id: str) -> bool:
+    return hook_id.rpartition("-")[0] == run_id
 
 
 def _hook_values(record: HookRecord) -> tuple[object, ...]:

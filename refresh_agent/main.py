@@ -8,17 +8,24 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from refresh_agent import __version__
 from refresh_agent.errors import ExitCode, RefreshAgentError
 from refresh_agent.redact import shown
 
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL")
+"""WARN is os-refresh-config's word."""
 
 COMMANDS = {
+    "run-phases": "run the phases and migrate the databases now, as os-refresh-config; nothing is collected",
+    "run-parts": "run the hooks of one directory, as dib-run-parts; no configuration is read",
     "check-config": "read the whole configuration as the daemon would, and say what is wrong with it",
 }
 """Name and help; each is in a module of ``cli`` of that name, imported only when it is called."""
+
+WITHOUT_CONFIGURATION = {"run-parts"}
+WITH_ARGUMENTS = {"run-parts", "run-phases"}
 
 
 def command() -> int:
@@ -34,8 +41,9 @@ def command() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The installed command. Never shows a traceback: what went wrong is told in a line."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = _parser(words)
+    arguments = parser.parse_args(words)
     if arguments.force and not arguments.once:
         parser.error("--force goes with --once")
     if arguments.once and arguments.command:
@@ -59,13 +67,14 @@ def _complain(text: str) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command in WITHOUT_CONFIGURATION:
+        return int(_module(arguments.command).run(arguments))
     # Imported here: some commands need no configuration, and reading it is most of what a start costs.
     from refresh_agent import opts  # noqa: PLC0415
 
     location = opts.Location(tuple(arguments.config_file), tuple(arguments.config_dir))
     if arguments.command:
-        module = importlib.import_module(f"refresh_agent.cli.{arguments.command.replace('-', '_')}")
-        return int(module.run(location, arguments))
+        return int(_module(arguments.command).run(location, arguments))
     if arguments.once:
         from refresh_agent.cli import once  # noqa: PLC0415
 
@@ -75,6 +84,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from refresh_agent import service  # noqa: PLC0415
 
     return service.run(lambda: opts.load(location, os.environ))
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"refresh_agent.cli.{name.replace('-', '_')}")
 
 
 class _LogFormatter(logging.Formatter):
@@ -92,7 +105,8 @@ class _Formatter(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=28, width=100)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """``words``: the command line. Only the command that is in it is given its arguments: they cost time."""
     parser = argparse.ArgumentParser(
         prog="refresh-agent",
         formatter_class=_Formatter,
@@ -106,8 +120,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, text in COMMANDS.items():
-        _add_common(commands.add_parser(name, help=text, description=text, formatter_class=_Formatter))
+        command = commands.add_parser(name, help=text, description=text, formatter_class=_Formatter)
+        if name in words:
+            _add_arguments(command, name)
     return parser
+
+
+def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    if name not in WITHOUT_CONFIGURATION:
+        _add_common(parser)
+    if name in WITH_ARGUMENTS:
+        _module(name).add_arguments(parser)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

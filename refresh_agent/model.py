@@ -209,10 +209,11 @@ Runner = Callable[[Command, ByteSink], Exit]
 
 
 class RunOutcome(StrEnum):
+    """INTERRUPTED: the agent was asked to stop, was killed, or lost the node under it."""
+
     SUCCESS = "success"
     HOOK_FAILED = "hook failed"
     MIGRATION_FAILED = "migration failed"
-    STOPPED = "stopped"
     INTERRUPTED = "interrupted"
     NOT_RECORDED = "not recorded"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from refresh_agent import cache, files, metadata
 from refresh_agent.db.worker.masking import secrets_of
 from refresh_agent.errors import StateError
-from refresh_agent.journal import HookRecord, Journal, Run
+from refresh_agent.journal import HookRecord, Journal, Run, hook_ids
 from refresh_agent.lines import Lines, Listener
 from refresh_agent.model import (
     Command,
@@ -19,6 +19,7 @@ from refresh_agent.model import (
     History,
     HookEvent,
     HookResult,
+    MetadataLimits,
     MigrationOutcome,
     MigrationResult,
     RunOutcome,
@@ -45,12 +46,14 @@ COMPARABLE = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a run works with."""
+    """What a run works with. ``listener`` hears the hooks' output instead of the log."""
 
     settings: Settings
     stop: StopSignal
     sources: Sources
     journal: Journal
+    listener: Listener | None = None
+    joined: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +84,32 @@ def carry_out(work: Work, decision: Decision, history: History) -> Finished:
     Raises StateError before the first hook, if the beginning cannot be recorded or the cache not written. A
     commit that cannot be recorded is an outcome: everything ran, and is to be run again.
     """
+    return _carry_out(work, _Refresh(work), decision, history)
+
+
+def carry_out_by_hand(work: Work, decision: Decision) -> Finished:
+    """Run with what the sources last gave. Whether that succeeds says nothing about what is committed."""
+    return _carry_out(work, _ByHand(work), decision, History())
+
+
+def _carry_out(work: Work, purpose: "_Refresh", decision: Decision, history: History) -> Finished:
     began = time.monotonic()
-    documents = work.sources.documents
-    fingerprints = tuple((document.name, document.fingerprint) for document in documents)
-    mask = Masker(_secrets(work, documents))
-    run = work.journal.begin(decision, fingerprints)
+    mask = Masker(purpose.secrets())
+    run = work.journal.begin(decision, purpose.fingerprints)
     words = (run.run_id[:8], decision.trigger, decision.attempt, decision.reason)
     LOG.info("run %s begins (%s, attempt %d): %s", *words)
-    _log_changed_keys(work.sources, documents)
-    recorder = RunRecorder(work.journal, run, decision.attempt)
+    recorder = RunRecorder(work.journal, run, decision.attempt, work.listener)
     try:
-        config_files = _config_files(work, documents)
+        config_files = purpose.config_files()
     except StateError:
         with _reported():
             work.journal.forget(run)  # nothing of it has happened
         raise
-    job = _job(work, _run_environment(run, decision, history, config_files), recorder, mask)
+    run_env = {**config_files, **_run_environment(run, decision, history)}
+    job = _job(work, run, run_env, recorder, mask)
     outcome, failure, migrations = _phases_then_databases(work, job, recorder)
     if failure is None:
-        outcome, failure = _commit(work, run, documents)
+        outcome, failure = purpose.succeeded(run)
     else:
         recorder.failed(outcome, failure)
         if not failure.stopped:
@@ -108,14 +118,76 @@ def carry_out(work: Work, decision: Decision, history: History) -> Finished:
     return Finished(run.run_id, outcome, failure, migrations, seconds, recorder.phases, recorder.hooks)
 
 
-def _commit(work: Work, run: Run, documents: tuple[StoredDocument, ...]) -> tuple[RunOutcome, Failure | None]:
-    try:
-        work.journal.commit(run, tuple((document.name, document.fingerprint) for document in documents))
-    except StateError as error:
-        return RunOutcome.NOT_RECORDED, Failure("", "", 0, f"the success is not recorded: {error}")
-    with _reported():
-        work.sources.commit(documents)
-    return RunOutcome.SUCCESS, None
+class _Refresh:
+    """What a run is for: the documents that the sources hold now."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._documents = work.sources.documents
+        self.fingerprints = tuple((document.name, document.fingerprint) for document in self._documents)
+
+    def secrets(self) -> Iterator[str]:
+        """What must not show up in the log or the journal: the metadata's secrets and the databases'."""
+        for target in self._work.settings.targets:
+            yield from secrets_of(target.connection)
+        for document in self._documents:
+            yield from secrets_in(self._work.sources.content(document))
+
+    def config_files(self) -> Mapping[str, str]:
+        """Put the documents where hooks read them: OS_CONFIG_FILES. Raises StateError."""
+        _log_changed_keys(self._work.sources, self._documents)
+        return _config_files(self._work, self._documents)
+
+    def succeeded(self, run: Run) -> tuple[RunOutcome, Failure | None]:
+        try:
+            self._work.journal.commit(run, self.fingerprints)
+        except StateError as error:
+            return _not_recorded(error)
+        with _reported():
+            self._work.sources.commit(self._documents)
+        return RunOutcome.SUCCESS, None
+
+
+class _ByHand(_Refresh):
+    """No documents: hooks get the files that the caller names, or else those of the last collection."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__(work)
+        self.fingerprints = ()
+        # What they held at the last collection may have been replaced since, and removed.
+        self._documents = tuple(
+            document if os.path.isfile(document.live) else replace(document, live="")
+            for document in self._documents
+        )
+        self._named = os.environ.get("OS_CONFIG_FILES")
+
+    def secrets(self) -> Iterator[str]:
+        yield from super().secrets()
+        live = (document.live for document in self._documents)
+        for path in filter(None, (*(self._named or "").split(":"), *live)):
+            yield from _secrets_of_file(path, self._work.settings.limits)
+
+    def config_files(self) -> Mapping[str, str]:
+        if self._named is not None:
+            return {"OS_CONFIG_FILES": self._named}
+        return _config_files(self._work, self._documents) if self._documents else {}
+
+    def succeeded(self, run: Run) -> tuple[RunOutcome, Failure | None]:
+        try:
+            self._work.journal.succeed(run)
+        except StateError as error:
+            return _not_recorded(error)
+        return RunOutcome.SUCCESS, None
+
+
+def _not_recorded(error: StateError) -> tuple[RunOutcome, Failure]:
+    return RunOutcome.NOT_RECORDED, Failure("", "", 0, f"the success is not recorded: {error}")
+
+
+def _secrets_of_file(path: str, limits: MetadataLimits) -> Iterator[str]:
+    """None if hooks cannot read it either, or if it is not metadata."""
+    with contextlib.suppress(OSError, metadata.MetadataError):
+        yield from secrets_in(metadata.parse(files.read_regular(path, limits.bytes), limits))
 
 
 def _phases_then_databases(
@@ -124,7 +196,7 @@ def _phases_then_databases(
     """Databases only after every phase succeeded, migration.d included."""
     failure = execute.run_phases(job, order.PHASES)
     if failure is not None:
-        return (RunOutcome.STOPPED if failure.stopped else RunOutcome.HOOK_FAILED), failure, ()
+        return (RunOutcome.INTERRUPTED if failure.stopped else RunOutcome.HOOK_FAILED), failure, ()
     migrations = _migrate(work, job, recorder)
     bad = next((result for result in migrations if not result.ok), None)
     if bad is None:
@@ -132,7 +204,7 @@ def _phases_then_databases(
     reason = f"{bad.outcome}: {bad.message}"
     stopped = bad.outcome is MigrationOutcome.STOPPED
     failure = Failure(order.MIGRATION, f"migration:{bad.target}", 1, reason, stopped)
-    return (RunOutcome.STOPPED if stopped else RunOutcome.MIGRATION_FAILED), failure, migrations
+    return (RunOutcome.INTERRUPTED if stopped else RunOutcome.MIGRATION_FAILED), failure, migrations
 
 
 def _migrate(work: Work, job: execute.Job, recorder: "RunRecorder") -> tuple[MigrationResult, ...]:
@@ -165,26 +237,18 @@ def _run_worker(job: execute.Job, recorder: "RunRecorder", command: Command, lis
     return ended
 
 
-def _secrets(work: Work, documents: tuple[StoredDocument, ...]) -> Iterator[str]:
-    """What must not show up in the log or the journal: the metadata's secrets and the databases'."""
-    for target in work.settings.targets:
-        yield from secrets_of(target.connection)
-    for document in documents:
-        yield from secrets_in(work.sources.content(document))
-
-
-def _job(work: Work, run_env: Mapping[str, str], recorder: "RunRecorder", mask: Masker) -> execute.Job:
+def _job(
+    work: Work, run: Run, run_env: Mapping[str, str], recorder: "RunRecorder", mask: Masker
+) -> execute.Job:
     phases = work.settings.phases
     runner = ProcessRunner(work.stop, Grace(phases.kill_grace, phases.stop_grace))
     env = {name: value for name, value in os.environ.items() if not _agents_own(name)}
-    return execute.Job(phases, env, run_env, runner, recorder, work.stop, mask)
+    ids = hook_ids(run.run_id)
+    return execute.Job(phases, env, run_env, runner, recorder, work.stop, mask, ids, work.joined)
 
 
-def _run_environment(
-    run: Run, decision: Decision, history: History, config_files: tuple[str, ...]
-) -> dict[str, str]:
+def _run_environment(run: Run, decision: Decision, history: History) -> dict[str, str]:
     variables = {
-        "OS_CONFIG_FILES": ":".join(config_files),
         "REFRESH_AGENT_RUN_ID": run.run_id,
         "REFRESH_AGENT_TRIGGER": str(decision.trigger),
         "REFRESH_AGENT_ATTEMPT": str(decision.attempt),
@@ -201,8 +265,12 @@ def _agents_own(name: str) -> bool:
     return name in ALWAYS_OURS or name.startswith("REFRESH_AGENT_") or name == "OS_CONFIG_FILES"
 
 
-def _config_files(work: Work, documents: tuple[StoredDocument, ...]) -> tuple[str, ...]:
-    """OS_CONFIG_FILES. Where os-collect-config runs, its cache is its own and is not written to."""
+def _config_files(work: Work, documents: tuple[StoredDocument, ...]) -> Mapping[str, str]:
+    return {"OS_CONFIG_FILES": ":".join(_paths_for_hooks(work, documents))}
+
+
+def _paths_for_hooks(work: Work, documents: tuple[StoredDocument, ...]) -> tuple[str, ...]:
+    """Where os-collect-config runs, its cache is its own and is not written to."""
     if any(entry.name == "os_collect_config" for entry in work.settings.collectors):
         return tuple(document.live or document.stored for document in documents)
     limit = work.settings.limits.bytes
@@ -242,12 +310,13 @@ class RunRecorder:
     activated again. It is said; and if the end cannot be recorded either, the run is made again.
     """
 
-    def __init__(self, journal: Journal, run: Run, attempt: int) -> None:
+    def __init__(self, journal: Journal, run: Run, attempt: int, listener: Listener | None) -> None:
         self.hooks = 0
         self.phases = 0
         self._journal = journal
         self._run = run
         self._attempt = attempt
+        self._listener = listener
         self._begun = 0
         self._running: dict[str, HookRecord] = {}
         self._began: dict[str, float] = {}
@@ -296,8 +365,11 @@ class RunRecorder:
             left = ", ".join(ended.survivors)
             LOG.warning("%s/%s: left running in the background: %s", started.phase, started.hook, left)
 
-    def listener(self, phase: str, hook: str) -> Lines:
-        return Lines(lambda _stream, text: LOG.info("%s/%s| %s", phase, hook, text))
+    def listener(self, phase: str, hook: str) -> Listener:
+        return self._listener or Lines(lambda _stream, text: LOG.info("%s/%s| %s", phase, hook, text))
+
+    def sourcing(self, phase: str, path: str) -> None:
+        LOG.debug("%s: reads %s", phase, path)
 
     def note(self, phase: str, text: str) -> None:
         LOG.info("%s%s%s", phase, ": " if phase else "", text)

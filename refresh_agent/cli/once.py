@@ -1,30 +1,30 @@
 """``refresh-agent --once``: one refresh in the foreground, for debugging and for cron."""
 
 import argparse
-import signal
 from dataclasses import asdict
 from typing import Any
 
 from refresh_agent.cli.output import say, say_json
+from refresh_agent.cli.stopping import stop_on_signals
 from refresh_agent.cycle import Cycle, Result
 from refresh_agent.model import Settings, Trigger
 from refresh_agent.plan import Request
 from refresh_agent.redact import shown
 from refresh_agent.wakeup import Stop
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """The refresh's exit code, or 128+N if signal N kept it from its end."""
-    stop = Stop()
-    for number in STOPPING:
-        signal.signal(number, lambda number, _frame: stop.request(number))
+    stop = stop_on_signals()
     result = Cycle(settings, stop).refresh(Request(Trigger.ONCE, arguments.force))
     if arguments.json:
         say_json(as_json(result))
     else:
         say(shown(result.summary))
+    return exit_code(result, stop)
+
+
+def exit_code(result: Result, stop: Stop) -> int:
     if result.failure is not None and result.failure.stopped:
         return 128 + stop.signal
     return result.exit_code

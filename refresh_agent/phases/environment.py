@@ -7,7 +7,7 @@ bash does that once for a phase, in a process of its own, and without tracing va
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from refresh_agent.model import ByteSink, Command, Runner, Stream
@@ -18,22 +18,23 @@ SCRIPT = """
 set -ueo pipefail
 exec 3>&1 1>&2
 for file in "$@"; do
-    builtin echo "$file" >&3
+    builtin echo >&3
     builtin source "$file"
 done
 set -ueo pipefail
 builtin printf '\\0' >&3
 /usr/bin/env -0 >&3
 """
-"""On the real standard output: the name of each file before it is read, a NUL, the variables."""
+"""On the real standard output: a line break before each file is read, a NUL, the variables."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The variables, or the reason why a phase cannot start."""
+    """The variables, or the reason why a phase cannot start and the status that it then has."""
 
     variables: Mapping[str, str]
     error: str = ""
+    status: int = 0
 
 
 def files(directory: str) -> tuple[str, ...]:
@@ -52,25 +53,40 @@ def state(paths: Sequence[str]) -> tuple[tuple[str, int, int, int], ...]:
     return tuple((path, status.st_ino, status.st_size, status.st_mtime_ns) for path, status in statuses)
 
 
-def evaluate(paths: Sequence[str], env: Mapping[str, str], runner: Runner, sink: ByteSink) -> Evaluated:
-    """``env`` with what these files export; what they write goes to ``sink``."""
+def evaluate(
+    paths: Sequence[str],
+    env: Mapping[str, str],
+    runner: Runner,
+    sink: ByteSink,
+    tell: Callable[[str], None],
+) -> Evaluated:
+    """``env`` with what these files export; ``tell`` hears of each as it begins, ``sink`` what they write."""
     if not paths:
         return Evaluated(env)
     answer = bytearray()
 
     def keep(stream: Stream, data: bytes) -> None:
-        if stream is Stream.STDOUT:
-            answer.extend(data)
-        else:
+        if stream is not Stream.STDOUT:
             sink(stream, data)
+            return
+        begun = _begun(answer)
+        answer.extend(data)
+        for path in paths[begun : _begun(answer)]:
+            tell(path)
 
     ended = runner(Command("/bin/bash", ("bash", "-c", SCRIPT, "bash", *paths), env), keep)
-    # What follows the NUL are the variables: not for a message.
-    named, complete, variables = bytes(answer).partition(b"\0")
+    _, complete, variables = bytes(answer).partition(b"\0")
     if ended.ok and complete:
         return Evaluated(_variables(variables))
-    where = named.decode("utf-8", "backslashreplace").splitlines()[-1:] or ["environment.d"]
-    return Evaluated(env, f"{where[0]}: {ended.detail or f'ended with status {ended.status}'}")
+    where = paths[: _begun(answer)][-1:] or ["environment.d"]
+    reason = ended.detail or f"ended with status {ended.status}"
+    return Evaluated(env, f"{where[0]}: {reason}", ended.status or 1)
+
+
+def _begun(answer: bytearray) -> int:
+    """How many files; what follows the NUL are the variables."""
+    end = answer.find(b"\0")
+    return answer.count(b"\n", 0, end if end >= 0 else len(answer))
 
 
 def _variables(dump: bytes) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """The phases in order, hook by hook; stop at the first failure."""
 
 import os
+import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from refresh_agent.model import (
     PhaseSettings,
     StartedHook,
     StopSignal,
+    Stream,
     TrustMode,
 )
 from refresh_agent.phases import environment, order, run_parts, trust
@@ -26,6 +28,13 @@ from refresh_agent.phases.family import HOOK_ID
 from refresh_agent.phases.output import Output
 from refresh_agent.phases.process import Process, ProcessRunner
 from refresh_agent.redact import Masker, looks_secret
+
+QUICK = 0.002
+"""Seconds. What became of hooks that take no longer is told together, since telling is not much cheaper than
+such a hook; that any other has begun is told as soon as so much time has passed."""
+
+UNTOLD = 0.02
+"""Seconds after which it is told at the latest, unless the agent itself waits for the processor."""
 
 _DIGITS = frozenset("0123456789")
 
@@ -41,6 +50,8 @@ class Recorder(Protocol):
 
     def listener(self, phase: str, hook: str) -> Listener: ...
 
+    def sourcing(self, phase: str, path: str) -> None: ...
+
     def note(self, phase: str, text: str) -> None: ...
 
     def warn(self, phase: str, text: str) -> None: ...
@@ -50,6 +61,7 @@ class Recorder(Protocol):
 class Job:
     """What the phases of one run need. ``env`` is the agent's own, ``run_env`` goes over environment.d.
 
+    ``ids``: what marks the processes of each hook, REFRESH_AGENT_HOOK_ID.
     ``joined``: what hooks write to standard error is told with the rest, in the order in which it came.
     """
 
@@ -60,14 +72,15 @@ class Job:
     recorder: Recorder
     stop: StopSignal
     mask: Masker
+    ids: Iterator[str]
     joined: bool = True
 
 
 def run_phases(job: Job, phases: Sequence[str]) -> Failure | None:
     """Run these phases; the first failure ends it and is returned."""
     budget = Budget(job.settings.run_timeout, "run_timeout")
-    if not _present(job, phases):
-        job.recorder.note("", _nothing_to_run(job.settings.base_dir))
+    if not order.present(job.settings.base_dir, phases):
+        job.recorder.note("", order.nothing_to_run(job.settings.base_dir))
     for phase in phases:
         if failure := run_phase(job, phase, (budget, Budget(job.settings.phase_timeout, "phase_timeout"))):
             return failure
@@ -106,20 +119,38 @@ class Budget:
 
 def run_phase(job: Job, phase: str, budgets: Sequence[Budget]) -> Failure | None:
     """All hooks of one phase directory; none if it does not exist."""
-    directory = order.directory(job.settings.base_dir, phase)
-    if not os.path.lexists(directory):
-        return None
+    base_dir = job.settings.base_dir
+    place = Place(phase, order.directory(base_dir, phase), os.path.join(base_dir, "environment.d"))
+    return run_place(job, place, budgets) if os.path.lexists(place.directory) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A directory of hooks, the directory of variables for them, and the phase that they are told.
+
+    ``always_sourced``: as by dib-run-parts, the variables are read even if there are no hooks.
+    """
+
+    phase: str
+    directory: str
+    environment: str
+    always_sourced: bool = False
+
+
+def run_place(job: Job, place: Place, budgets: Sequence[Budget]) -> Failure | None:
+    """All hooks of one directory, a phase's or not."""
+    phase = place.phase
     try:
-        selection = run_parts.select(directory, run_parts.name_regex(job.env))
+        selection = run_parts.select(place.directory, run_parts.name_regex(job.env))
     except OSError as error:
-        failure = Failure(phase, "", 1, f"{directory}: {error.strerror}")
+        failure = Failure(phase, "", 1, f"{place.directory}: {error.strerror}")
         job.recorder.phase_began(phase, 0)
         job.recorder.phase_ended(phase, failure)
         return failure
     for skipped in selection.skipped:
         job.recorder.note(phase, f"{skipped.name} is not run: {skipped.reason}")
     job.recorder.phase_began(phase, len(selection.hooks))
-    failed = _Phase(job, phase, budgets).run(selection.hooks)
+    failed = _Phase(job, place, budgets).run(selection.hooks)
     job.recorder.phase_ended(phase, failed)
     return failed
 
@@ -136,27 +167,28 @@ class _Hook:
 class _Phase:
     """The hooks of one phase directory: one after the other, or those of one number side by side."""
 
-    def __init__(self, job: Job, phase: str, budgets: Sequence[Budget]) -> None:
+    def __init__(self, job: Job, place: Place, budgets: Sequence[Budget]) -> None:
         self._job = job
-        self._phase = phase
+        self._phase = place.phase
         self._budgets = budgets
-        self._directory = order.directory(job.settings.base_dir, phase)
-        self._environment = os.path.join(job.settings.base_dir, "environment.d")
+        self._directory = place.directory
+        self._environment = place.environment
+        self._always_sourced = place.always_sourced
         self._trust = trust.of_this_process()
         self._variables: Mapping[str, str] = job.env
         self._evaluated: object = None
         self._running: dict[Process, _Hook] = {}
         self._untold: list[HookEvent] = []
+        self._tell_by = 0.0
 
     def run(self, hooks: Sequence[str]) -> Failure | None:
         """Until the first failure, or until a stop is requested."""
         waiting = deque(hooks)
-        failure: Failure | None = None
+        failure = self._read_environment() if self._always_sourced else None
         while True:
             failure = failure or self._start_more(waiting)
-            # Now, while the next hook runs: nothing of it lies between two hooks.
-            self._tell()
             if not self._running:
+                self._tell()
                 return failure
             if failure and not failure.stopped:
                 self._job.runner.cancel(f"was ended, since {failure.hook or 'environment.d'} failed")
@@ -169,8 +201,8 @@ class _Phase:
             if self._job.stop.requested:
                 reason = "not started: the agent is stopping"
                 return Failure(self._phase, waiting[0], 143, reason, stopped=True)
-            if error := self._evaluate_environment():
-                return Failure(self._phase, "", 1, error, self._job.stop.requested)
+            if failure := self._read_environment():
+                return failure
             if failure := self._start(waiting.popleft()):
                 return failure
         return None
@@ -186,57 +218,88 @@ class _Phase:
     def _start(self, hook: str) -> Failure | None:
         """Its failure if it is refused."""
         path = f"{self._directory}/{hook}"
-        hook_id = os.urandom(16).hex()
+        hook_id = next(self._job.ids)
         env = {**self._variables, **self._run_env(hook_id)}
         if refusal := self._refusal(path, self._trust.hook_objection(path, env)):
             started = StartedHook(self._phase, hook, hook_id, 0)
             refused = HookResult(started, Exit(126, Ending.NOT_STARTED, 0.0, refusal))
-            self._untold += [started, refused]
+            self._is_to_be_told(started)
+            self._is_to_be_told(refused)
             return _failure(refused)
         budget = self._tightest_budget()
         command = Command(path, (path,), env, timeout=budget.timeout(), joined=self._job.joined)
         output = self._output(hook)
-        process = self._job.runner.start(command, output)
+        process = self._job.runner.start(command, self._after_what_is_untold(output))
         started = StartedHook(self._phase, hook, hook_id, process.pid)
         self._running[process] = _Hook(started, output, budget)
-        self._untold.append(started)
+        self._is_to_be_told(started)
         return None
 
     def _next_ended(self) -> HookResult:
-        process, how = self._job.runner.next_ended()
+        """Tells what is untold while hooks run, so that nothing of it lies between two of them."""
+        ended = self._job.runner.next_ended(QUICK) if time.monotonic() < self._tell_by else None
+        if ended is None:
+            self._tell()
+            ended = self._job.runner.next_ended()
+        process, how = ended
         hook = self._running.pop(process)
         hook.output.flush()
         result = HookResult(hook.started, _explained(how, hook.budget), hook.output.tail.bytes())
-        self._untold.append(result)
+        self._is_to_be_told(result)
         return result
+
+    def _is_to_be_told(self, event: HookEvent) -> None:
+        if not self._untold:
+            self._tell_by = time.monotonic() + UNTOLD
+        self._untold.append(event)
+
+    def _after_what_is_untold(self, output: Output) -> ByteSink:
+        """That a hook has begun is told before what it says; not so what it has left behind, which has a
+        thread of its own.
+        """
+        ours = threading.get_ident()
+
+        def sink(stream: Stream, data: bytes) -> None:
+            if self._untold and threading.get_ident() == ours:
+                self._tell()
+            output(stream, data)
+
+        return sink
 
     def _tell(self) -> None:
         if self._untold:
             self._job.recorder.hooks_changed(self._untold)
             self._untold = []
 
-    def _evaluate_environment(self) -> str:
-        """Read environment.d, once for the phase and again when it has changed: a hook may write there.
-
-        Why it cannot be used; "" if it can.
-        """
+    def _read_environment(self) -> Failure | None:
+        """Read environment.d, once for the phase and again when it has changed: a hook may write there."""
         try:
             paths = environment.files(self._environment)
             state = environment.state(paths)
         except OSError as error:
-            return f"{self._environment}: cannot be read: {error.strerror}"
+            return self._unusable(f"{self._environment}: cannot be read: {error.strerror}")
         if state == self._evaluated:
-            return ""
+            return None
         for path in paths:
             if refusal := self._refusal(path, self._trust.objection(path)):
-                return refusal
-        env = {**self._job.env, **self._run_env(os.urandom(16).hex())}
+                return self._unusable(refusal)
+        self._tell()
+        env = {**self._job.env, **self._run_env(next(self._job.ids))}
         output = self._output("environment.d")
-        evaluated = environment.evaluate(paths, env, self._run_within, output)
+        evaluated = environment.evaluate(
+            paths,
+            env,
+            self._run_within,
+            output,
+            lambda path: self._job.recorder.sourcing(self._phase, path),
+        )
         output.flush()
         self._variables, self._evaluated = evaluated.variables, state
         self._job.mask.learn(value for name, value in evaluated.variables.items() if looks_secret(name))
-        return evaluated.error
+        return self._unusable(evaluated.error, evaluated.status) if evaluated.error else None
+
+    def _unusable(self, reason: str, status: int = 1) -> Failure:
+        return Failure(self._phase, "", status, reason, self._job.stop.requested)
 
     def _run_env(self, hook_id: str) -> Mapping[str, str]:
         return {**self._job.run_env, "REFRESH_AGENT_PHASE": self._phase, HOOK_ID: hook_id}
@@ -285,13 +348,3 @@ def _failure(result: HookResult) -> Failure | None:
         return None
     reason = ended.detail or f"failed with status {ended.status}"
     return Failure(started.phase, started.hook, ended.status, reason, ended.ending is Ending.STOPPED)
-
-
-def _present(job: Job, phases: Sequence[str]) -> bool:
-    return any(os.path.lexists(order.directory(job.settings.base_dir, phase)) for phase in phases)
-
-
-def _nothing_to_run(base_dir: str) -> str:
-    if not os.path.isdir(base_dir):
-        return f"{base_dir} does not exist: there are no hooks to run (see [DEFAULT] base_dir)"
-    return f"{base_dir} has no phase directory ({order.PRE_CONFIGURE}.d, ...): there are no hooks to run"

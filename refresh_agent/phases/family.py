@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from refresh_agent.redact import printable
@@ -57,7 +57,7 @@ class Family:
 
     def _is_ours(self, pid: int) -> bool:
         """Once seen with the mark, always: a process may overwrite its environment."""
-        if pid in self._known or _is_marked(pid, self.hook_id):
+        if pid in self._known or (self.hook_id and _mark(pid) == self.hook_id):
             self._known.add(pid)
             return True
         return False
@@ -83,25 +83,26 @@ def reap_orphans() -> bool:
     return True
 
 
-def end_leftovers(hook_id: str, grace: float) -> tuple[int, ...]:
-    """End what still runs of a hook whose agent is gone; the pids that were found.
+def end_leftovers(is_left: Callable[[str], bool], grace: float) -> tuple[int, ...]:
+    """End what still runs of hooks whose agent is gone; the pids that were found.
 
-    Found by the mark in their environment, so never a stranger's, with their sessions and descendants.
+    Found by the mark in their environment, of which ``is_left`` is asked, so never a stranger's; with their
+    sessions and descendants.
     """
-    found = marked_family(hook_id)
+    found = marked_family(is_left)
     _signal(found, signal.SIGTERM)
     kill = time.monotonic() + grace
-    while (left := marked_family(hook_id)) and time.monotonic() < kill + UNKILLABLE:
+    while (left := marked_family(is_left)) and time.monotonic() < kill + UNKILLABLE:
         if time.monotonic() >= kill:
             _signal(left, signal.SIGKILL)
         time.sleep(LOOK_AGAIN)
     return tuple(sorted(found))
 
 
-def marked_family(hook_id: str) -> set[int]:
-    """All processes with the hook's mark, what shares a session with one, and what descends from them."""
+def marked_family(is_meant: Callable[[str], bool]) -> set[int]:
+    """All processes with such a mark, what shares a session with one, and what descends from them."""
     table = process_table()
-    marked = {pid for pid in table if _is_marked(pid, hook_id)}
+    marked = {pid for pid in table if (mark := _mark(pid)) and is_meant(mark)}
     sessions = {table[pid].session for pid in marked}
     family = _with_descendants({pid for pid, entry in table.items() if entry.session in sessions}, table)
     # The hook itself may be what calls the agent anew.
@@ -137,18 +138,21 @@ def _with_descendants(members: set[int], table: Mapping[int, Entry]) -> set[int]
     return members
 
 
-def _is_marked(pid: int, hook_id: str) -> bool:
-    if not hook_id:
-        return False
+def _mark(pid: int) -> str:
+    """Its REFRESH_AGENT_HOOK_ID, "" without one."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return f"{HOOK_ID}={hook_id}".encode() in file.read().split(b"\0")
+            variables = file.read().split(b"\0")
     except OSError:
-        return False
+        return ""
+    prefix = f"{HOOK_ID}=".encode()
+    return next((os.fsdecode(pair[len(prefix) :]) for pair in variables if pair.startswith(prefix)), "")
 
 
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:
-    for pid in pids:
+    for pid in sorted(
+        pids
+    ):  # parents first: one that waits for its child learns of the signal before its end
         # A process that has become another user's can only be named, if we are not root.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

@@ -1,7 +1,7 @@
 """The four phases and where their hooks lie (os-refresh-config: PHASES, default_base_dir)."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 PRE_CONFIGURE = "pre-configure"
 CONFIGURE = "configure"
@@ -30,3 +30,15 @@ def default_base_dir(environment: Mapping[str, str]) -> str:
 
 def directory(base_dir: str, phase: str) -> str:
     return os.path.join(base_dir, f"{phase}.d")
+
+
+def present(base_dir: str, phases: Sequence[str] = PHASES) -> bool:
+    """Whether at least one of them has a directory."""
+    return any(os.path.lexists(directory(base_dir, phase)) for phase in phases)
+
+
+def nothing_to_run(base_dir: str) -> str:
+    """What is said where none has."""
+    if not os.path.isdir(base_dir):
+        return f"{base_dir} does not exist: there are no hooks to run (see [DEFAULT] base_dir)"
+    return f"{base_dir} has no phase directory ({PRE_CONFIGURE}.d, ...): there are no hooks to run"

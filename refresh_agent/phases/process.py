@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from refresh_agent.model import ByteSink, Command, Ending, Exit, StopSignal, Stream
 from refresh_agent.phases.family import (
@@ -130,10 +130,19 @@ class ProcessRunner:
             self._poll.register(descriptor, select.POLLIN)
         return process
 
-    def next_ended(self) -> tuple[Process, Exit]:
-        """Wait until one of those that were started has ended, and how."""
+    @overload
+    def next_ended(self) -> tuple[Process, Exit]: ...
+
+    @overload
+    def next_ended(self, seconds: float) -> tuple[Process, Exit] | None: ...
+
+    def next_ended(self, seconds: float | None = None) -> tuple[Process, Exit] | None:
+        """Wait until one of those that were started has ended, and how; None if that takes longer."""
+        until = None if seconds is None else time.monotonic() + seconds
         while not self._ended:
-            self._step()
+            if until is not None and time.monotonic() >= until:
+                return None
+            self._step(until)
         return self._ended.popleft()
 
     def wait(self, process: Process) -> Exit:
@@ -150,10 +159,10 @@ class ProcessRunner:
         for process in self._running:
             process.end_by(time.monotonic(), Ending.CANCELLED, reason)
 
-    def _step(self) -> None:
-        """Wait for something to happen and see to it."""
+    def _step(self, until: float | None = None) -> None:
+        """Wait for something to happen, not longer than ``until``, and see to it."""
         try:
-            for descriptor, _ in self._poll.poll(self._milliseconds()):
+            for descriptor, _ in self._poll.poll(self._milliseconds(until)):
                 self._serve(descriptor)
             for process in tuple(self._running):
                 if process.buried or time.monotonic() >= process.due:
@@ -162,8 +171,9 @@ class ProcessRunner:
             self._abandon()
             raise
 
-    def _milliseconds(self) -> float | None:
+    def _milliseconds(self, until: float | None) -> float | None:
         due = min(process.due for process in self._running)
+        due = due if until is None else min(due, until)
         if due == float("inf"):
             return None
         return min(max(0.0, due - time.monotonic()), LONGEST_POLL) * 1000

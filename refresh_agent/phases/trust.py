@@ -53,7 +53,9 @@ class Trust:
         return self._walk_from_root(path) if is_link and not found else found
 
     def _walk_from_root(self, path: str) -> str:
-        done, todo, links = "/", os.path.abspath(path).split("/")[1:], 0
+        # Not abspath: behind a link, ".." leads elsewhere than the text says.
+        whole = path if path.startswith("/") else os.path.join(os.getcwd(), path)
+        done, todo, links = "/", whole.split("/")[1:], 0
         if found := self._judge("/")[0]:
             return found
         while todo:

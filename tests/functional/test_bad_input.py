@@ -10,14 +10,14 @@ from tests.functional.node import COMMAND, Node
 
 
 def in_small_file_system(
-    node: Node, mount_point: pathlib.Path, options: str
+    node: Node, mount_point: pathlib.Path, options: str, command: str = "--once"
 ) -> subprocess.CompletedProcess[str]:
-    """--once with a tmpfs mounted there, in a mount namespace of its own; needs no root."""
+    """The command with a tmpfs mounted there, in a mount namespace of its own; needs no root."""
     script = 'mount -t tmpfs -o "$1" tmpfs "$2" && shift 2 && exec "$@"'
     user = [] if os.geteuid() == 0 else ["--map-root-user"]
-    command = ["unshare", "--mount", *user, "sh", "-c", script, "sh", options, str(mount_point)]
+    unshare = ["unshare", "--mount", *user, "sh", "-c", script, "sh", options, str(mount_point)]
     return subprocess.run(
-        [*command, COMMAND, "--config-file", str(node.config_file), "--once"],
+        [*unshare, COMMAND, "--config-file", str(node.config_file), command],
         capture_output=True,
         text=True,
         timeout=60,

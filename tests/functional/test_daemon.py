@@ -195,9 +195,9 @@ def test_stopping_lets_the_running_hook_finish(node: Node, busy: pathlib.Path) -
         busy.touch()
         assert daemon.process.wait(10) == 0
     assert node.ran() == ["configure/10-wait"]
-    assert node.outcomes() == ["stopped"]
+    assert node.outcomes() == ["interrupted"]
     with node.daemon():
-        node.wait_for_outcomes(["stopped", "success"])
+        node.wait_for_outcomes(["interrupted", "success"])
     assert node.rows("SELECT attempt, trigger FROM runs")[1] == (2, "retry")
 
 
@@ -216,7 +216,7 @@ def test_stopping_ends_a_hook_that_does_not_end_and_all_that_it_started(node: No
         daemon.signal(signal.SIGTERM)
         assert daemon.process.wait(10) == 0
         assert not any(alive(int(pid)) for pid in pids.read_text().split())
-    assert node.outcomes() == ["stopped"]
+    assert node.outcomes() == ["interrupted"]
 
 
 def test_killed_in_the_middle_of_a_hook_it_starts_over_and_commits(node: Node, busy: pathlib.Path) -> None:

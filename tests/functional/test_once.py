@@ -255,7 +255,7 @@ def test_a_signal_lets_the_running_hook_finish_and_starts_no_other(node: Node, n
     assert process.wait(20) == 128 + number
     assert node.ran() == ["configure/10-slow"]
     assert (node.root / "finished").exists()
-    assert node.outcomes() == ["stopped"]
+    assert node.outcomes() == ["interrupted"]
     assert node.once().returncode == 0
     assert node.ran()[-1] == "configure/20-never"
 

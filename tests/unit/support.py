@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -174,6 +175,8 @@ class Recording:
     results: list[HookResult] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    thread: int = field(default_factory=threading.get_ident)
+    sourced: list[str] = field(default_factory=list)
 
     def phase_began(self, phase: str, hooks: int) -> None:
         self.events.append(f"{phase} begins with {hooks}")
@@ -182,6 +185,7 @@ class Recording:
         self.events.append(f"{phase} ends{' badly' if failure else ''}")
 
     def hooks_changed(self, events: Sequence[HookEvent]) -> None:
+        assert threading.get_ident() == self.thread  # a journal belongs to one thread
         for event in events:
             if isinstance(event, StartedHook):
                 assert event.hook_id
@@ -192,6 +196,9 @@ class Recording:
 
     def listener(self, phase: str, hook: str) -> Lines:
         return Lines(lambda stream, text: self.lines.append(f"{phase}/{hook}/{stream}: {text}"))
+
+    def sourcing(self, phase: str, path: str) -> None:
+        self.sourced.append(f"{phase}: {path}")
 
     def note(self, phase: str, text: str) -> None:
         self.notes.append(f"{phase}: {text}")

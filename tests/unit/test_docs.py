@@ -65,7 +65,7 @@ def test_the_documented_default_is_the_real_one(group: str, name: str) -> None:
 
 def flags() -> set[str]:
     """Every flag and command of the command line."""
-    parser = main._parser()
+    parser = main._parser(list(main.COMMANDS))
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     parsers = [parser, *commands.choices.values()]
     long = {

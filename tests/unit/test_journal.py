@@ -1,5 +1,6 @@
 """The durable record, in a real SQLite file."""
 
+import itertools
 import os
 import pathlib
 import sqlite3
@@ -12,7 +13,7 @@ import pytest
 
 from refresh_agent import journal as journal_module
 from refresh_agent.errors import ExitCode, StateError
-from refresh_agent.journal import HookRecord, Journal, Run
+from refresh_agent.journal import HookRecord, Journal, OpenRun, Run, hook_ids
 from refresh_agent.model import (
     Ending,
     Exit,
@@ -70,7 +71,7 @@ def rows(journal: Journal, query: str) -> list[tuple[object, ...]]:
 def test_a_new_journal_knows_nothing(journal: Journal) -> None:
     assert journal.history() == History()
     assert journal.close_interrupted() == ()
-    assert journal.open_hooks() == ()
+    assert journal.open_runs() == ()
 
 
 def test_a_commit_is_remembered_in_its_order(journal: Journal) -> None:
@@ -108,11 +109,10 @@ def test_attempts_are_those_of_the_newest_run(journal: Journal) -> None:
     [
         (RunOutcome.HOOK_FAILED, False),
         (RunOutcome.MIGRATION_FAILED, False),
-        (RunOutcome.STOPPED, True),
         (RunOutcome.INTERRUPTED, True),
     ],
 )
-def test_a_run_that_was_stopped_counts_as_interrupted(
+def test_a_run_that_did_not_fail_by_itself_was_interrupted(
     journal: Journal, outcome: RunOutcome, interrupted: bool
 ) -> None:
     journal.fail(journal.begin(decision(), A), outcome, FAILURE)
@@ -123,7 +123,7 @@ def test_a_run_that_was_stopped_counts_as_interrupted(
 
 def test_only_failures_of_the_same_documents_in_a_row_count(journal: Journal) -> None:
     """Metadata that failed before something else was tried is a new change when it comes back."""
-    failed, stopped = RunOutcome.HOOK_FAILED, RunOutcome.STOPPED
+    failed, stopped = RunOutcome.HOOK_FAILED, RunOutcome.INTERRUPTED
     for documents, outcome in ((A, failed), (A, failed), (B, failed), (A, stopped), (A, failed)):
         journal.fail(journal.begin(decision(), documents), outcome, FAILURE)
     unfinished = journal.history().unfinished
@@ -196,12 +196,20 @@ def test_where_it_stood_does_not_depend_on_the_wall_clock(
 def test_the_hooks_that_a_killed_agent_left_are_known(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_to(journal, "configure", "configure/10-a.", "configure/20-b")
-    assert journal.open_hooks() == ()  # our own: it has ended, or runs; its end was merely not recorded
+    run = run_to(journal, "configure", "configure/10-a.", "configure/20-b")
+    assert journal.open_runs() == ()  # our own: it has ended, or runs; its end was merely not recorded
     monkeypatch.setattr(journal_module, "AGENT", "the next agent")
-    assert journal.open_hooks() == ("id-20-b",)
+    assert journal.open_runs() == (OpenRun(run.run_id, frozenset({"id-10-a"})),)
     monkeypatch.setattr(journal_module, "boot_id", lambda: "another boot")
-    assert journal.open_hooks() == ()  # whatever has that mark now cannot be what we started
+    assert journal.open_runs() == ()  # whatever has that mark now cannot be what we started
+
+
+def test_what_a_hook_left_that_had_ended_is_no_leftover_and_what_was_not_yet_recorded_is() -> None:
+    ids = list(itertools.islice(hook_ids("run"), 3))
+    left = OpenRun("run", frozenset(ids[:1]))
+    assert [left.may_have_left(hook_id) for hook_id in ids] == [False, True, True]
+    assert not left.may_have_left(next(hook_ids("another-run")))
+    assert not left.may_have_left("")
 
 
 def test_everything_about_a_run_is_written_down(journal: Journal) -> None:

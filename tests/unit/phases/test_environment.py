@@ -21,6 +21,7 @@ class Node:
         self.directory = base / "environment.d"
         self.directory.mkdir()
         self.lines: list[str] = []
+        self.begun: list[str] = []
         self.commands: list[Command] = []
         self._runner = ProcessRunner(stop, Grace(kill=0.2, stop=0.2))
         self.given = {"PATH": os.environ["PATH"], "FROM_AGENT": "yes"}
@@ -36,7 +37,7 @@ class Node:
 
     def evaluate(self) -> Evaluated:
         lines = Lines(lambda _stream, text: self.lines.append(text))
-        return evaluate(files(str(self.directory)), self.given, self.run, lines.feed)
+        return evaluate(files(str(self.directory)), self.given, self.run, lines.feed, self.begun.append)
 
     def variables(self) -> dict[str, str]:
         evaluated = self.evaluate()
@@ -68,8 +69,9 @@ def test_what_is_not_exported_does_not_reach_the_hooks(node: Node) -> None:
 
 def test_files_share_one_shell(node: Node) -> None:
     node.file("10-a", "plain=7; f() { echo $1$plain; }")
-    node.file("20-b", "export RESULT=$(f x)")
-    assert node.variables()["RESULT"] == "x7"
+    node.file("20-b", "export RESULT=$(f x)$'\\n'")
+    assert node.variables()["RESULT"] == "x7\n"
+    assert node.begun == list(files(str(node.directory)))
 
 
 @pytest.mark.parametrize(
@@ -170,13 +172,14 @@ def test_a_file_that_fails_is_named_with_its_status(node: Node, text: str, statu
     node.file("30-never", f"touch {node.base}/never")
     evaluated = node.evaluate()
     words = "was ended by signal 9" if status == 137 else f"ended with status {status}"
-    assert evaluated == Evaluated(node.given, f"{bad}: {words}")
+    assert evaluated == Evaluated(node.given, f"{bad}: {words}", status)
+    assert [os.path.basename(path) for path in node.begun] == ["10-good", "20-bad"]
     assert not (node.base / "never").exists()
 
 
 def test_an_exit_inside_a_file_is_no_success(node: Node) -> None:
     bad = node.file("10-a", "export A=1; exit 0")
-    assert node.evaluate().error == f"{bad}: ended with status 0"
+    assert node.evaluate() == Evaluated(node.given, f"{bad}: ended with status 0", 1)
 
 
 def test_a_return_inside_a_file_ends_only_the_file(node: Node) -> None:

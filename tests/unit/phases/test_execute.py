@@ -1,5 +1,6 @@
 """The phases in order, hook by hook, with real hooks."""
 
+import itertools
 import os
 import pathlib
 import signal
@@ -36,7 +37,8 @@ class Node:
     def job(self) -> execute.Job:
         settings = PhaseSettings(str(self.base), **self.settings)
         runner = ProcessRunner(self.stop, Grace(settings.kill_grace, settings.stop_grace))
-        return execute.Job(settings, self.env, self.run_env, runner, self.told, self.stop, self.mask)
+        ids = (f"run-1-{number}" for number in itertools.count(1))
+        return execute.Job(settings, self.env, self.run_env, runner, self.told, self.stop, self.mask, ids)
 
     def run(self) -> Failure | None:
         return execute.run_phases(self.job(), order.PHASES)
@@ -201,7 +203,7 @@ def test_a_hook_gets_environment_d_and_over_it_the_runs_own(node: Node) -> None:
     assert first["A"] == "1"
     assert first["REFRESH_AGENT_RUN_ID"] == "run-1"
     assert first["REFRESH_AGENT_PHASE"] == "configure"
-    assert len(first["REFRESH_AGENT_HOOK_ID"]) == 32
+    assert first["REFRESH_AGENT_HOOK_ID"].startswith("run-1-")
     assert first["REFRESH_AGENT_HOOK_ID"] != second["REFRESH_AGENT_HOOK_ID"]
 
 
@@ -225,7 +227,7 @@ def test_environment_d_that_fails_is_the_phases_failure_and_names_the_file(node:
     path = node.base / "environment.d" / "10-a"
     path.write_text("echo about to fail; exit 3")
     node.hook("configure/10-a")
-    assert node.run() == Failure("configure", "", 1, f"{path}: ended with status 3")
+    assert node.run() == Failure("configure", "", 3, f"{path}: ended with status 3")
     assert node.told.lines == ["configure/environment.d/stderr: about to fail"]
     assert node.ran() == []
 
@@ -291,6 +293,19 @@ def test_a_secret_that_environment_d_sets_is_masked(node: Node) -> None:
     node.hook("configure/10-a", "echo $DB_PASSWORD")
     assert node.run() is None
     assert node.said() == ["***"]
+
+
+def test_what_a_hook_left_behind_and_goes_on_talking_disturbs_no_other(node: Node) -> None:
+    """It is listened to by a thread; the journal belongs to another."""
+    node.hook("configure/10-a", f"(while :; do echo still here; done) & echo $! > {node.base}/pid")
+    for number in range(20, 60):
+        write_hook(node.base / "configure.d" / f"{number}-quick", shebang="#!/bin/sh\n")
+    try:
+        assert node.run() is None
+    finally:
+        os.kill(int((node.base / "pid").read_text()), signal.SIGKILL)
+    assert len(node.told.results) == 41
+    assert {line.partition("/stdout")[0] for line in node.told.lines} == {"configure/10-a"}
 
 
 # --- time budgets ------------------------------------------------------------------------------------------
