@@ -117,6 +117,12 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseEnd:
+    phase: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
 class OpenRun:
     """A run without an end, and those of its hooks that had one: what they have left running may go on."""
 
@@ -259,18 +265,21 @@ class Journal:
                 (KEEP_OUTPUTS,),
             )
 
-    def phase_began(self, run: Run, phase: str) -> None:
+    def record_boundary(self, run: Run, ended: PhaseEnd | None, begun: str) -> None:
+        """One phase has ended and another begun, or only one of it: a place to which a power loss may go
+        back, in one transaction.
+        """
         with self._durably("written"):
-            self._db.execute(
-                "INSERT INTO phases (run, phase, started_at) VALUES (?, ?, ?)", (run.row, phase, time.time())
-            )
-
-    def phase_ended(self, run: Run, phase: str, outcome: str) -> None:
-        with self._durably("written"):
-            self._db.execute(
-                "UPDATE phases SET ended_at = ?, outcome = ? WHERE run = ? AND phase = ?",
-                (time.time(), outcome, run.row, phase),
-            )
+            if ended is not None:
+                self._db.execute(
+                    "UPDATE phases SET ended_at = ?, outcome = ? WHERE run = ? AND phase = ?",
+                    (time.time(), ended.outcome, run.row, ended.phase),
+                )
+            if begun:
+                self._db.execute(
+                    "INSERT INTO phases (run, phase, started_at) VALUES (?, ?, ?)",
+                    (run.row, begun, time.time()),
+                )
 
     def record_hooks(self, run: Run, hooks: Sequence[HookRecord]) -> None:
         """What is known of them by now, in one statement: it is written while the next hook runs."""
@@ -312,34 +321,42 @@ class Journal:
 
     def commit(self, run: Run, documents: Fingerprints) -> None:
         """The run succeeded: its documents are from now on what the node has. One transaction, durable."""
-        if _identity(self.path) != self._identity:
-            raise StateError(f"{self.path}: the journal was removed or replaced during the run")
+        self._refuse_if_replaced()
         with self._durably("written"):
             self._db.execute("DELETE FROM committed")
             self._db.executemany(
                 "INSERT INTO committed VALUES (?, ?, ?, ?)",
                 [(position, *document, run.row) for position, document in enumerate(documents)],
             )
-            self._end(run, RunOutcome.SUCCESS)
+            self._end(run, RunOutcome.SUCCESS, "done")
 
     def succeed(self, run: Run) -> None:
         """The run succeeded; what was committed before stays committed."""
+        self._refuse_if_replaced()
         with self._durably("written"):
-            self._end(run, RunOutcome.SUCCESS)
+            self._end(run, RunOutcome.SUCCESS, "done")
 
     def fail(self, run: Run, outcome: RunOutcome, failure: Failure) -> None:
         """The run did not succeed; what was committed before stays committed."""
         with self._durably("written"):
-            self._end(run, outcome)
+            self._end(run, outcome, "stopped" if failure.stopped else "failed")
             self._db.execute(
                 "UPDATE runs SET failed_phase = ?, failed_hook = ?, failed_status = ?, failed_reason = ?"
                 " WHERE id = ?",
                 (failure.phase, _text(failure.hook), failure.status, _text(failure.reason), run.row),
             )
 
-    def _end(self, run: Run, outcome: RunOutcome) -> None:
+    def _refuse_if_replaced(self) -> None:
+        if _identity(self.path) != self._identity:
+            raise StateError(f"{self.path}: the journal was removed or replaced during the run")
+
+    def _end(self, run: Run, outcome: RunOutcome, of_phase: str) -> None:
+        """With its last phase, which has no boundary of its own."""
+        now = time.time()
+        self._db.execute("UPDATE runs SET outcome = ?, ended_at = ? WHERE id = ?", (outcome, now, run.row))
         self._db.execute(
-            "UPDATE runs SET outcome = ?, ended_at = ? WHERE id = ?", (outcome, time.time(), run.row)
+            "UPDATE phases SET outcome = ?, ended_at = ? WHERE run = ? AND outcome IS NULL",
+            (of_phase, now, run.row),
         )
 
     def _unfinished(self, succeeded: int) -> Unfinished | None:

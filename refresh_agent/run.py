@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from refresh_agent import cache, files, metadata
 from refresh_agent.db.worker.masking import secrets_of
 from refresh_agent.errors import StateError
-from refresh_agent.journal import HookRecord, Journal, Run, hook_ids
+from refresh_agent.journal import HookRecord, Journal, PhaseEnd, Run, hook_ids
 from refresh_agent.lines import Lines, Listener
 from refresh_agent.model import (
     Command,
@@ -213,7 +213,7 @@ def _migrate(work: Work, job: execute.Job, recorder: "RunRecorder") -> tuple[Mig
     # Imported here: a node without databases to migrate need not pay for it.
     from refresh_agent.db import bridge  # noqa: PLC0415
 
-    status("migrating databases")
+    recorder.databases_begin()
     results = bridge.upgrade(
         work.settings.targets,
         lambda command, listener: _run_worker(job, recorder, command, listener),
@@ -318,6 +318,7 @@ class RunRecorder:
         self._attempt = attempt
         self._listener = listener
         self._begun = 0
+        self._over: PhaseEnd | None = None
         self._running: dict[str, HookRecord] = {}
         self._began: dict[str, float] = {}
 
@@ -325,16 +326,27 @@ class RunRecorder:
         self.phases += phase != order.ERROR
         self._began[phase] = time.monotonic()
         LOG.info("%s: begins, %d hook%s", phase, hooks, "" if hooks == 1 else "s")
-        with _reported():
-            self._journal.phase_began(self._run, phase)
+        self._boundary(phase)
 
     def phase_ended(self, phase: str, failure: Failure | None) -> None:
         seconds = time.monotonic() - self._began[phase]
         outcome = "done" if failure is None else "stopped" if failure.stopped else "failed"
         reason = "" if failure is None else f": {failure.reason}"
         LOG.info("%s: %s after %.2f s%s", phase, outcome, seconds, reason)
+        self._over = PhaseEnd(phase, outcome)
+        if phase == order.ERROR:
+            self._boundary()
+
+    def databases_begin(self) -> None:
+        """They may take hours, in which all phases are over."""
+        status("migrating databases")
+        self._boundary()
+
+    def _boundary(self, begun: str = "") -> None:
+        """Written when the next phase begins, or with the run's end: one wait for the disk instead of two."""
         with _reported():
-            self._journal.phase_ended(self._run, phase, outcome)
+            self._journal.record_boundary(self._run, self._over, begun)
+        self._over = None
 
     def hooks_changed(self, events: Sequence[HookEvent]) -> None:
         for event in events:
@@ -353,7 +365,8 @@ class RunRecorder:
             record = HookRecord(self._begun, time.time(), event)
             self._running[event.hook_id] = record
             return record
-        return replace(self._running.pop(event.started.hook_id), result=event)
+        begun = self._running.pop(event.started.hook_id)
+        return HookRecord(begun.position, begun.started_at, begun.started, event)
 
     def _log_end(self, result: HookResult) -> None:
         ended, started = result.exit, result.started
@@ -397,6 +410,7 @@ class RunRecorder:
     def failed(self, outcome: RunOutcome, failure: Failure) -> None:
         with _reported():
             self._journal.fail(self._run, outcome, failure)
+            self._over = None
 
 
 @contextlib.contextmanager

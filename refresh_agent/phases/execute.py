@@ -210,10 +210,11 @@ class _Phase:
     def _may_start(self, hook: str) -> bool:
         if not self._running:
             return True
+        if len(self._running) >= self._job.settings.parallel:
+            return False
         number = _number(hook)
         beside = next(iter(self._running.values())).started.hook
-        free = len(self._running) < self._job.settings.parallel
-        return free and number is not None and number == _number(beside)
+        return number is not None and number == _number(beside)
 
     def _start(self, hook: str) -> Failure | None:
         """Its failure if it is refused."""

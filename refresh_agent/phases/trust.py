@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 
 from refresh_agent.files import reason
 
-LONGEST_FIRST_LINE = 4096
+LONGEST_FIRST_LINE = 256
+"""Bytes; the kernel reads no more of it (BINPRM_BUF_SIZE)."""
+
 MOST_LINKS = 40
 """As the kernel: beyond, a path goes in circles."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from refresh_agent import journal as journal_module
 from refresh_agent.errors import ExitCode, StateError
-from refresh_agent.journal import HookRecord, Journal, OpenRun, Run, hook_ids
+from refresh_agent.journal import HookRecord, Journal, OpenRun, PhaseEnd, Run, hook_ids
 from refresh_agent.model import (
     Ending,
     Exit,
@@ -154,9 +154,9 @@ def run_to(journal: Journal, *steps: str) -> Run:
                 result = HookResult(started, Exit(0, Ending.EXITED, 0.1), b"tail\n")
                 journal.record_hooks(run, [replace(began, result=result)])
         elif step.endswith("."):
-            journal.phase_ended(run, phase, "done")
+            journal.record_boundary(run, PhaseEnd(phase, "done"), "")
         else:
-            journal.phase_began(run, phase)
+            journal.record_boundary(run, None, phase)
     return run
 
 
@@ -191,6 +191,29 @@ def test_where_it_stood_does_not_depend_on_the_wall_clock(
     run_to(journal, "pre-configure", "pre-configure/10-a.", "pre-configure.", "configure", "configure/20-b")
     journal.close_interrupted()
     assert journal.history().unfinished == Unfinished(A, 1, 0, True, "configure", "20-b")
+
+
+PHASES = "SELECT phase, outcome, ended_at IS NULL FROM phases ORDER BY started_at"
+
+
+def test_the_last_phase_ends_with_the_run(journal: Journal) -> None:
+    journal.commit(run_to(journal, "configure"), A)
+    assert rows(journal, PHASES) == [("configure", "done", 0)]
+
+
+@pytest.mark.parametrize(("stopped", "outcome"), [(True, "stopped"), (False, "failed")])
+def test_a_phase_in_which_a_run_fails_has_failed_or_was_stopped(
+    journal: Journal, stopped: bool, outcome: str
+) -> None:
+    run = run_to(journal, "configure")
+    journal.fail(run, RunOutcome.HOOK_FAILED, replace(FAILURE, stopped=stopped))
+    assert rows(journal, PHASES) == [("configure", outcome, 0)]
+
+
+def test_a_boundary_is_the_end_of_one_phase_and_the_beginning_of_another(journal: Journal) -> None:
+    run = run_to(journal, "configure")
+    journal.record_boundary(run, PhaseEnd("configure", "done"), "post-configure")
+    assert rows(journal, PHASES) == [("configure", "done", 0), ("post-configure", None, 1)]
 
 
 def test_the_hooks_that_a_killed_agent_left_are_known(
@@ -275,8 +298,8 @@ def test_what_must_survive_a_power_loss_is_written_with_synchronous_full(journal
     journal._db = watched  # type: ignore[assignment]
     steps = [
         lambda: journal.begin(decision(), A),
-        lambda: journal.phase_began(run, "configure"),
-        lambda: journal.phase_ended(run, "configure", "done"),
+        lambda: journal.record_boundary(run, None, "configure"),
+        lambda: journal.record_boundary(run, PhaseEnd("configure", "done"), "post-configure"),
         lambda: journal.commit(run, A),
         lambda: journal.fail(journal.begin(decision(), B), RunOutcome.HOOK_FAILED, FAILURE),
         journal.close_interrupted,
