@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import gc
 import importlib
 import logging
 import os
@@ -33,8 +32,6 @@ def command() -> int:
     """What the installed command calls: ``main``, with a process that is fit for it."""
     # Ctrl-C during the imports is no reason for a traceback. --once and the daemon set their own handlers.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Collecting at every turn what the start makes costs a twentieth of it, and finds nothing.
-    gc.set_threshold(20_000, 20, 20)
     _open_standard_streams()
     try:
         return main()
