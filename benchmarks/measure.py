@@ -53,6 +53,7 @@ class Tree:
         self.metadata_file = root / "metadata.json"
         self.config_file = root / "refresh-agent.conf"
         self.agent = str(agent / "bin" / "refresh-agent")
+        self.python = str(agent / "bin" / "python")
         self.base.mkdir(parents=True)
         self.configure()
 

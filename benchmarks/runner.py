@@ -16,7 +16,8 @@ from benchmarks.measure import Figure, MissingError, Tree, medians, medians_told
 PHASES = ("pre-configure", "configure", "post-configure", "migration")
 NOTHING = "#!/bin/sh\n:\n"
 FLOOR_SOURCE = pathlib.Path(__file__).with_name("floor.c")
-OURS, COMMAND, FLOOR = "ours", "command", "floor"
+BARE_PROGRAM = pathlib.Path(__file__).with_name("bare.py")
+OURS, COMMAND, FLOOR, BARE = "ours", "command", "floor", "bare"
 
 # Hooks in each phase, and how often they are all run: os-refresh-config needs about 18 ms for each.
 SPEED_ROUNDS = {1: 9, 100: 7, 500: 3}
@@ -94,6 +95,9 @@ def _candidates(
         command = wall_time(lambda: seconds.append(_refresh(tree, env)))
         return {OURS: seconds[0], COMMAND: command}
 
+    def bare() -> Mapping[str, float]:
+        return {BARE: float(quietly([tree.python, str(BARE_PROGRAM), *hooks], env))}
+
     def in_each(program: str) -> list[list[str]]:
         return [[program, directory] for directory in directories]
 
@@ -102,6 +106,7 @@ def _candidates(
 
     candidates = [
         ours,
+        bare,
         other(FLOOR, [str(floor), *hooks]),
         other("run-parts", *in_each("run-parts")),
         other("os-refresh-config", predecessors.os_refresh_config(tree)),
@@ -116,9 +121,11 @@ def _runners(
     candidates: list[Callable[[], Mapping[str, float]]], hooks: int, rounds: int
 ) -> Iterator[Figure]:
     seen = medians_told(candidates, rounds)
-    ours, floor, command = (seen.pop(name) for name in (OURS, FLOOR, COMMAND))
+    ours, floor, bare, command = (seen.pop(name) for name in (OURS, FLOOR, BARE, COMMAND))
     detail = f"{_ms(ours)} / {_ms(floor)}, whole command {_ms(command)}, n = {rounds}"
     yield Figure(f"4x{hooks} hooks: runner / C program", ours / floor, AT_MOST_FLOOR.get(hooks), "x", detail)
+    detail = f"{_ms(bare)} / {_ms(floor)}, n = {rounds}"
+    yield Figure(f"4x{hooks} hooks: Python's system calls alone / C program", bare / floor, None, "x", detail)
     for name, seconds in seen.items():
         limit = AT_LEAST_FASTER.get((hooks, name))
         detail = f"{_ms(seconds)} / {_ms(ours)}, n = {rounds}"
