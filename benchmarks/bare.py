@@ -1,4 +1,4 @@
-"""The least that Python needs to run hooks as the agent does: a pipe, a session, a deadline that could be kept.
+"""The least that Python needs to run hooks as the agent does: a pipe, a session, a deadline that can be kept.
 
 It looks at nothing, keeps nothing and tells nothing. Prints the seconds for all hooks in its arguments.
 """

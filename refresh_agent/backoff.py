@@ -1,10 +1,9 @@
 """How long to wait after a failure: doubling with full jitter. No timers, no randomness of its own."""
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(NamedTuple):
     """Times in seconds of one clock. ``not_before`` is None while nothing is to be retried."""
 
     initial: float
@@ -18,10 +17,10 @@ class Backoff:
 
     def failed(self, now: float, failures: int, fraction: float) -> "Backoff":
         """Failed ``failures`` times in a row now; ``fraction`` in [0, 1) is the caller's random number."""
-        return replace(self, not_before=now + fraction * self.ceiling(failures))
+        return self._replace(not_before=now + fraction * self.ceiling(failures))
 
     def cleared(self) -> "Backoff":
-        return replace(self, not_before=None)
+        return self._replace(not_before=None)
 
     def due(self, now: float) -> bool:
         return self.not_before is not None and now >= self.not_before

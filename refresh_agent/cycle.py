@@ -5,8 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from refresh_agent import files, lock
 from refresh_agent.errors import ExitCode, LockedError, StateError
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("refresh_agent")
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What became of a refresh. ``decision`` is None when it did not come to one."""
 
     exit_code: ExitCode

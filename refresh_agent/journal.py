@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from refresh_agent import files
 from refresh_agent.errors import StateError
@@ -108,22 +108,19 @@ BUSY_SECONDS = 10.0
 """How long a writer waits for another command that writes; none holds the file for more than milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """A run that has begun: its row and the identity that hooks see as REFRESH_AGENT_RUN_ID."""
 
     row: int
     run_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseEnd:
+class PhaseEnd(NamedTuple):
     phase: str
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
-class OpenRun:
+class OpenRun(NamedTuple):
     """A run without an end, and those of its hooks that had one: what they have left running may go on."""
 
     run_id: str
@@ -134,8 +131,7 @@ class OpenRun:
         return is_of_run(hook_id, self.run_id) and hook_id not in self.ended_hooks
 
 
-@dataclass(frozen=True, slots=True)
-class HookRecord:
+class HookRecord(NamedTuple):
     """What is known of a hook: the ``position``-th of its run; ``result`` once it has ended."""
 
     position: int

@@ -1,9 +1,13 @@
-"""The values that travel between the parts: frozen, without behaviour beyond what they hold."""
+"""The values that travel between the parts: frozen, without behaviour beyond what they hold.
+
+Named tuples: every start pays for making these classes, and a dataclass costs seven times as much. What holds
+a secret is a dataclass: its ``repr`` must not show it.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Trigger(StrEnum):
@@ -27,8 +31,7 @@ class CollectorSettings:
     options: Mapping[str, Any] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataLimits:
+class MetadataLimits(NamedTuple):
     bytes: int
     depth: int
 
@@ -41,8 +44,7 @@ class TrustMode(StrEnum):
     OFF = "off"
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseSettings:
+class PhaseSettings(NamedTuple):
     """Times in seconds, 0 for none; ``output_limit`` in bytes."""
 
     base_dir: str
@@ -57,8 +59,7 @@ class PhaseSettings:
     parallel: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class RetrySettings:
+class RetrySettings(NamedTuple):
     """Times in seconds; ``max_attempts`` 0 for no limit."""
 
     initial: float
@@ -66,8 +67,7 @@ class RetrySettings:
     max_attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The whole configuration, read once; a reload makes a new one. Times in seconds."""
 
     state_dir: str
@@ -88,8 +88,7 @@ class Settings:
 # --- sources ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """One JSON object as a collector found it: its bytes, or why there are none.
 
     ``path`` is the file that another program keeps up to date (os-collect-config's cache); None when the
@@ -105,8 +104,7 @@ class Document:
     origin: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """What one source gave at one moment; ``error`` when the source as a whole could not be read.
 
     ``watch``: the paths of which a change calls for another collection; none where a source is polled.
@@ -119,8 +117,7 @@ class Snapshot:
     absent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StoredDocument:
+class StoredDocument(NamedTuple):
     """A document of which the store holds a good copy.
 
     ``stored`` is that copy's path. ``live`` is the other program's file while it holds the same good
@@ -177,8 +174,7 @@ class Command:
     joined: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(NamedTuple):
     """How it ended. ``status`` as a shell has it: 0-255, 128+n for signal n, 126/127 for not started.
 
     ``survivors``: what it has left running, as "name (pid)".
@@ -218,8 +214,7 @@ class RunOutcome(StrEnum):
     NOT_RECORDED = "not recorded"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """Where a run came to its end. ``hook`` may be empty: a phase can fail as a whole.
 
     ``stopped``: nothing was wrong, the agent was asked to stop.
@@ -236,8 +231,7 @@ class Failure:
         return f"{where}: {self.reason}" if where else self.reason
 
 
-@dataclass(frozen=True, slots=True)
-class StartedHook:
+class StartedHook(NamedTuple):
     """A hook that runs now. ``hook_id`` marks its processes (REFRESH_AGENT_HOOK_ID); pid 0: never started."""
 
     phase: str
@@ -259,8 +253,7 @@ HookEvent = StartedHook | HookResult
 """What recorders are told, in its order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unfinished:
+class Unfinished(NamedTuple):
     """The last run, if it did not succeed: for which documents, how often tried, and where it stopped.
 
     ``failures`` are those of the attempts that failed by themselves: not stopped, not interrupted.
@@ -282,8 +275,7 @@ class Unfinished:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """What the journal knows before a decision. ``committed`` is None when no run ever succeeded."""
 
     committed: Fingerprints | None = None
@@ -318,8 +310,7 @@ class MigrationOutcome(StrEnum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class MigrationResult:
+class MigrationResult(NamedTuple):
     """What became of one target. ``before`` and ``after`` read like "migrate 2", "alembic 3fa1", "empty"."""
 
     target: str

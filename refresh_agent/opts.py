@@ -9,8 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from refresh_agent import collectors, files, imports
 from refresh_agent.db import targets
@@ -226,8 +225,7 @@ def list_opts() -> list[tuple[str, Sequence[Any]]]:
     return [*GROUPS.items(), (f"{TARGET_PREFIX}name", TARGET_OPTS)]
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """Which files to read; those of the defaults need not exist."""
 
     config_files: tuple[str, ...] = ()
@@ -270,8 +268,7 @@ def load(location: Location, environment: Mapping[str, str]) -> Settings:
     return settings
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
+class _Section(NamedTuple):
     """One group of one file, with the values as they stand there."""
 
     path: str

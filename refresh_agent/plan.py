@@ -1,8 +1,8 @@
 """Whether to run, and why: a decision from plain values, without side effects."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from refresh_agent.model import Fingerprints, History, Trigger, Unfinished
 
@@ -14,8 +14,7 @@ class Action(StrEnum):
     HOLD = "hold"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What to do and the reason in words; the rest is for the run, if there is one."""
 
     action: Action
@@ -29,8 +28,7 @@ class Decision:
         return self.action in {Action.RUN, Action.RETRY}
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """Who asks. ``force``: run even if nothing changed. ``max_attempts`` 0: never hold."""
 
     trigger: Trigger

@@ -1,10 +1,9 @@
 """Settling: wait until changes have stopped for a while, but never longer than a limit. No timers here."""
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Quiescence:
+class Quiescence(NamedTuple):
     """Times in seconds of one clock. ``first`` and ``last``: the changes that have not been acted on."""
 
     quiet: float
@@ -14,11 +13,11 @@ class Quiescence:
 
     def touched(self, now: float) -> "Quiescence":
         """A change was seen at ``now``."""
-        return replace(self, first=now if self.first is None else self.first, last=now)
+        return self._replace(first=now if self.first is None else self.first, last=now)
 
     def settled(self) -> "Quiescence":
         """The changes seen so far are being acted on."""
-        return replace(self, first=None, last=None)
+        return self._replace(first=None, last=None)
 
     def due_at(self) -> float | None:
         """When to act, if nothing more comes; None while there is nothing to act on."""

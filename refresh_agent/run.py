@@ -5,7 +5,8 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from refresh_agent import cache, files, metadata
 from refresh_agent.db.worker.masking import secrets_of
@@ -44,8 +45,7 @@ COMPARABLE = 4 * 2**20
 """Bytes up to which contents are compared key by key for the log; beyond, that would cost too much memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What a run works with. ``listener`` hears the hooks' output instead of the log."""
 
     settings: Settings
@@ -56,8 +56,7 @@ class Work:
     joined: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """How a run ended; as text, the line that sums it up."""
 
     run_id: str
@@ -156,7 +155,7 @@ class _ByHand(_Refresh):
         self.fingerprints = ()
         # What they held at the last collection may have been replaced since, and removed.
         self._documents = tuple(
-            document if os.path.isfile(document.live) else replace(document, live="")
+            document if os.path.isfile(document.live) else document._replace(live="")
             for document in self._documents
         )
         self._named = os.environ.get("OS_CONFIG_FILES")

@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 # futurist imports eventlet if it is there: 230 ms, 10 MiB and a warning, for nothing.
 sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
+
+from typing import NamedTuple
 
 from oslo_config import cfg
 
@@ -80,8 +81,7 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-@dataclass(frozen=True, slots=True)
-class Timers:
+class Timers(NamedTuple):
     """When the worker looks again without being woken; None for not at all. All in ``now()``'s seconds."""
 
     quiescence: Quiescence
@@ -167,7 +167,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             self._refresh(Trigger.SIGNAL)
             return
         if Trigger.CHANGE in reasons and self._timers.look is None:
-            self._timers = replace(self._timers, look=max(moment, self._looked + LOOK_EVERY))
+            self._timers = self._timers._replace(look=max(moment, self._looked + LOOK_EVERY))
         if self._timers.look is not None and moment >= self._timers.look:
             self._touched(moment)
         if moment >= self._timers.rescan:
@@ -188,19 +188,19 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         sources = self._cycle.sources
         # A directory may have come or gone; what is missing now wakes us when it appears.
         self._watcher.watch(sources.watch)
-        self._timers = replace(self._timers, look=None)
+        self._timers = self._timers._replace(look=None)
         seen = sources.look()
         self._looked = now()
         if seen == self._seen:
             return False
         self._seen = seen
-        self._timers = replace(self._timers, quiescence=self._timers.quiescence.touched(moment))
+        self._timers = self._timers._replace(quiescence=self._timers.quiescence.touched(moment))
         return True
 
     def _rescan(self, moment: float) -> None:
         """Look for what the kernel did not report."""
         watched = self._cycle.sources.watch
-        self._timers = replace(self._timers, rescan=moment + self._settings.polling_interval)
+        self._timers = self._timers._replace(rescan=moment + self._settings.polling_interval)
         self._watcher.watch(watched)
         scanned = scan(watched)
         if scanned == self._scanned:
@@ -224,8 +224,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         sources = self._cycle.sources
         if self._timers.lock is not None and self._timers.lock[1] is Trigger.SIGNAL:
             trigger = Trigger.SIGNAL  # asked for, and not done yet: the lock was held
-        self._timers = replace(
-            self._timers,
+        self._timers = self._timers._replace(
             quiescence=self._timers.quiescence.settled(),
             backoff=self._timers.backoff.cleared(),
             lock=None,
@@ -256,7 +255,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             LOG.info("%s; waiting for it", error)
         self._waiting = True
         systemd.status(f"waiting: {error}")
-        self._timers = replace(self._timers, lock=(now() + LOCK_RETRY, trigger))
+        self._timers = self._timers._replace(lock=(now() + LOCK_RETRY, trigger))
 
     def _watch_anew(self) -> None:
         """The collection may have named new paths; what changed in them before they were watched counts."""
@@ -287,7 +286,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         if self._stop.requested:
             return
         backoff = self._timers.backoff.failed(now(), failures, random.random())  # noqa: S311
-        self._timers = replace(self._timers, backoff=backoff)
+        self._timers = self._timers._replace(backoff=backoff)
         seconds = (backoff.not_before or now()) - now()
         LOG.info("the next attempt is in %.1f s, or when something changes", seconds)
         systemd.status(f"failed {failures} times in a row; the next attempt waits {seconds:.0f} s")

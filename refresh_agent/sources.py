@@ -10,8 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from refresh_agent import collectors, files, metadata
 from refresh_agent.errors import StateError
@@ -23,8 +22,7 @@ INDEX_VERSION = 1
 INDEX_LIMIT = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """What is wrong with a source. ``expected``: not there, and never was; nothing to worry about."""
 
     text: str
@@ -67,7 +65,7 @@ class Source:
         problems: list[Problem] = []
         if snapshot.error:
             problems.append(self._standing_in(snapshot))
-            documents = tuple(replace(document, live="") for document in self._good)
+            documents = tuple(document._replace(live="") for document in self._good)
         else:
             stored = (self._store(document, problems) for document in snapshot.documents)
             documents = tuple(document for document in stored if document is not None)
@@ -87,17 +85,17 @@ class Source:
         last = next((good for good in self._good if good.name == document.name), None)
         if document.raw is None:
             problems.append(_told(document.error, last, absent=document.absent))
-            return replace(last, live="") if last else None
+            return last._replace(live="") if last else None
         digest = metadata.digest(document.raw)
         if last is not None and last.digest == digest and os.path.exists(last.stored):
-            return replace(last, live=document.path or "")
+            return last._replace(live=document.path or "")
         try:
             content = metadata.parse(document.raw, self._limits)
         except metadata.MetadataError as error:
             problems.append(
                 _told(f"{document.path or document.origin or document.name}: {error}", last, absent=False)
             )
-            return replace(last, live="") if last else None
+            return last._replace(live="") if last else None
         path = os.path.join(self._contents, f"{document.name}-{digest[:16]}.json")
         self._write(path, document.raw)
         fingerprint = metadata.fingerprint(content)
@@ -240,7 +238,7 @@ class Sources:
             if name in taken:
                 name = metadata.safe_name(name, f"{document.source}/{name}", taken)
             taken.add(name)
-            named.append(replace(document, name=name))
+            named.append(document._replace(name=name))
         return tuple(named)
 
 

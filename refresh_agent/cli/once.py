@@ -1,7 +1,6 @@
 """``refresh-agent --once``: one refresh in the foreground, for debugging and for cron."""
 
 import argparse
-from dataclasses import asdict
 from typing import Any
 
 from refresh_agent.cli.output import say, say_json
@@ -43,6 +42,6 @@ def as_json(result: Result) -> dict[str, Any]:
         "attempt": decision.attempt if decision else None,
         "changed": decision.changed if decision else [],
         "seconds": round(result.seconds, 3),
-        "failure": asdict(result.failure) if result.failure else None,
-        "migrations": [asdict(migration) for migration in result.migrations],
+        "failure": result.failure._asdict() if result.failure else None,
+        "migrations": [migration._asdict() for migration in result.migrations],
     }

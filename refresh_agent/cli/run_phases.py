@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import logging
 import os
-from dataclasses import replace
 
 from refresh_agent import lock, opts
 from refresh_agent.cli import once
@@ -66,7 +65,7 @@ def _seconds(text: str) -> float:
 def _changed(settings: Settings, arguments: argparse.Namespace) -> Settings:
     if arguments.timeout is None:
         return settings
-    return replace(settings, phases=replace(settings.phases, run_timeout=arguments.timeout))
+    return settings._replace(phases=settings.phases._replace(run_timeout=arguments.timeout))
 
 
 def _print(text: str, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ bash does that once for a phase, in a process of its own, and without tracing va
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from refresh_agent.model import ByteSink, Command, Runner, Stream
 
@@ -28,8 +28,7 @@ builtin printf '\\0' >&3
 """On the real standard output: a line break before each file is read, a NUL, the variables."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluated:
+class Evaluated(NamedTuple):
     """The variables, or the reason why a phase cannot start and the status that it then has."""
 
     variables: Mapping[str, str]

@@ -5,8 +5,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 from refresh_agent.lines import Listener
 from refresh_agent.model import (
@@ -57,8 +57,7 @@ class Recorder(Protocol):
     def warn(self, phase: str, text: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What the phases of one run need. ``env`` is the agent's own, ``run_env`` goes over environment.d.
 
     ``ids``: what marks the processes of each hook, REFRESH_AGENT_HOOK_ID.
@@ -96,7 +95,7 @@ def run_error_hooks(job: Job, failure: Failure) -> None:
         "REFRESH_AGENT_FAILED_STATUS": str(failure.status),
     }
     run_phase(
-        replace(job, run_env=run_env), order.ERROR, (Budget(job.settings.error_timeout, "error_timeout"),)
+        job._replace(run_env=run_env), order.ERROR, (Budget(job.settings.error_timeout, "error_timeout"),)
     )
 
 
@@ -124,8 +123,7 @@ def run_phase(job: Job, phase: str, budgets: Sequence[Budget]) -> Failure | None
     return run_place(job, place, budgets) if os.path.lexists(place.directory) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A directory of hooks, the directory of variables for them, and the phase that they are told.
 
     ``always_sourced``: as by dib-run-parts, the variables are read even if there are no hooks.
@@ -155,8 +153,7 @@ def run_place(job: Job, place: Place, budgets: Sequence[Budget]) -> Failure | No
     return failed
 
 
-@dataclass(frozen=True, slots=True)
-class _Hook:
+class _Hook(NamedTuple):
     """One that runs."""
 
     started: StartedHook
@@ -340,7 +337,7 @@ def _explained(ended: Exit, budget: Budget) -> Exit:
     if ended.ending is not Ending.TIMEOUT:
         return ended
     limit = f"{budget.option} = {budget.seconds:g} s"
-    return replace(ended, detail=f"was ended: the time of [phases] {limit} was up")
+    return ended._replace(detail=f"was ended: the time of [phases] {limit} was up")
 
 
 def _failure(result: HookResult) -> Failure | None:

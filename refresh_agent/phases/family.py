@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from refresh_agent.redact import printable
 
@@ -109,8 +110,7 @@ def marked_family(is_meant: Callable[[str], bool]) -> set[int]:
     return family - {os.getpid()}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     parent: int
     session: int
 

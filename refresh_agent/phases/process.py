@@ -14,8 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 from refresh_agent.model import ByteSink, Command, Ending, Exit, StopSignal, Stream
 from refresh_agent.phases.family import (
@@ -42,8 +41,7 @@ _RESET = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 """All dispositions are reset: Python ignores SIGPIPE, a predecessor handed on an ignored SIGHUP."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grace:
+class Grace(NamedTuple):
     """Seconds: between TERM and KILL, and for a running process once a stop was requested."""
 
     kill: float = 10.0

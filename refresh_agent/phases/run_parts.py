@@ -4,7 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 DEFAULT_REGEX = r"^[0-9A-Za-z_-]+$"
 """No dot: neither 10-hook.sh nor 10-hook~ nor .10-hook is run (dib-run-parts: allowed_regex)."""
@@ -13,16 +13,14 @@ _DEFAULT = re.compile(DEFAULT_REGEX)
 _NUMBER = re.compile(r"[ \t]*(-?)([0-9]*)(?:\.([0-9]*))?")
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """A file that is not run, and why."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """The hooks of a directory in the order in which they run, and what an author may miss among them."""
 
     hooks: tuple[str, ...]

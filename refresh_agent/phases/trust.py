@@ -7,7 +7,6 @@ replace what is not theirs.
 """
 
 import os
-import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -137,7 +136,9 @@ def interpreters(path: str, env: Mapping[str, str]) -> tuple[str, ...]:
         return ("/bin/bash",)
     words = [os.fsdecode(word) for word in first[2:].split()]
     if len(words) > 1 and os.path.basename(words[0]) == "env":
+        from shutil import which  # noqa: PLC0415 - 2 ms that few hooks need
+
         program = next((word for word in words[1:] if not word.startswith("-") and "=" not in word), "")
-        found = shutil.which(program, path=env.get("PATH", os.defpath))
+        found = which(program, path=env.get("PATH", os.defpath))
         return (words[0], found) if found else (words[0],)
     return tuple(words[:1])

@@ -7,7 +7,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -152,7 +151,7 @@ def run_to(journal: Journal, *steps: str) -> Run:
             journal.record_hooks(run, [began])
             if step.endswith("."):
                 result = HookResult(started, Exit(0, Ending.EXITED, 0.1), b"tail\n")
-                journal.record_hooks(run, [replace(began, result=result)])
+                journal.record_hooks(run, [began._replace(result=result)])
         elif step.endswith("."):
             journal.record_boundary(run, PhaseEnd(phase, "done"), "")
         else:
@@ -206,7 +205,7 @@ def test_a_phase_in_which_a_run_fails_has_failed_or_was_stopped(
     journal: Journal, stopped: bool, outcome: str
 ) -> None:
     run = run_to(journal, "configure")
-    journal.fail(run, RunOutcome.HOOK_FAILED, replace(FAILURE, stopped=stopped))
+    journal.fail(run, RunOutcome.HOOK_FAILED, FAILURE._replace(stopped=stopped))
     assert rows(journal, PHASES) == [("configure", outcome, 0)]
 
 
