@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from refresh_agent.db import bridge
-from refresh_agent.model import MigrationResult, Target
+from refresh_agent.lines import Listener
+from refresh_agent.model import Command, Exit, MigrationResult, Target
 from refresh_agent.phases.process import Grace, ProcessRunner
 from refresh_agent.wakeup import Stop
 
@@ -76,7 +77,12 @@ class Bridge:
         self._runner = runner
 
     def upgrade(self, *targets: Target, **env: str) -> tuple[MigrationResult, ...]:
-        return bridge.upgrade(targets, self._runner.run, self.log.append, {**os.environ, **env})
+        return bridge.upgrade(targets, self._run, self.log.append, {**os.environ, **env})
+
+    def _run(self, command: Command, listener: Listener) -> Exit:
+        ended = self._runner.run(command, listener.feed)
+        listener.flush()
+        return ended
 
     def upgrade_one(self, target: Target, **env: str) -> MigrationResult:
         return self.upgrade(target, **env)[0]
