@@ -7,6 +7,7 @@ kept short: everything else a caller can do while the next one runs.
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import select
 import signal
@@ -64,8 +65,9 @@ class Process:
         self.why = f"ran longer than {command.timeout:.3g} s and was ended" if command.timeout else ""
         self.kill_at: float | None = None
 
-    @property
+    @functools.cached_property
     def family(self) -> Family:
+        """The same at each look: it remembers whom it has seen."""
         return Family(self.pid, self.command.env.get(HOOK_ID, ""))
 
     @property

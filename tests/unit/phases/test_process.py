@@ -420,6 +420,36 @@ def test_a_grandchild_that_tried_everything_to_get_away_is_ended_too(shop: Shop)
     assert not alive(shop.pid())
 
 
+FORGETFUL = textwrap.dedent(
+    """
+    import ctypes, os, signal, sys, time
+    def forget(*_):
+        fields = open("/proc/self/stat").read().rpartition(")")[2].split()
+        start, end = int(fields[47]), int(fields[48])  # env_start and env_end, counted behind the name
+        ctypes.memset(start, 0, end - start)
+        open(sys.argv[2], "w").close()
+    signal.signal(signal.SIGTERM, forget)
+    if os.fork(): os._exit(0)
+    os.setsid()
+    if os.fork(): os._exit(0)
+    with open(sys.argv[1] + ".new", "w") as file: file.write(str(os.getpid()))
+    os.rename(sys.argv[1] + ".new", sys.argv[1])
+    while True: time.sleep(60)
+    """
+)
+
+
+def test_who_wipes_its_environment_when_told_to_end_is_not_forgotten(shop: Shop) -> None:
+    (shop.root / "forgetful.py").write_text(FORGETFUL)
+    up = f"until [ -e {shop.root}/pid ]; do sleep 0.02; done; sleep 60"
+    ended = shop.run(
+        f"{sys.executable} {shop.root}/forgetful.py {shop.root}/pid {shop.root}/forgot; {up}", timeout=1
+    )
+    assert ended.ending is Ending.TIMEOUT
+    assert (shop.root / "forgot").exists()
+    assert not alive(shop.pid())
+
+
 def test_whole_trees_are_ended(shop: Shop) -> None:
     body = f"(sleep 60 & sleep 60) & (setsid sleep 60 & echo $! > {shop.root}/pid; wait) & wait"
     ended = shop.run(body, timeout=0.4)
