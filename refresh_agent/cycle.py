@@ -13,6 +13,7 @@ from refresh_agent.journal import Journal
 from refresh_agent.model import Failure, History, MigrationResult, RunOutcome, Settings, StopSignal, Trigger
 from refresh_agent.phases import order
 from refresh_agent.plan import Action, Decision, Request, decide
+from refresh_agent.redact import Masker
 from refresh_agent.sources import Sources
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Cycle:
     def __init__(self, settings: Settings, stop: StopSignal) -> None:
         self.settings = settings
         self._stop = stop
+        self._mask = Masker()
         _private_directory(settings.state_dir)
         _private_directory(os.path.join(settings.state_dir, "sources"))
         self.sources = Sources(settings.state_dir, settings.collectors, settings.limits)
@@ -101,7 +103,7 @@ class Cycle:
         from refresh_agent import run  # noqa: PLC0415 - as above
 
         journal.prune(self.settings.keep_runs, self.settings.keep_days)
-        return run.Work(self.settings, self._stop, self.sources, journal, listener, joined)
+        return run.Work(self.settings, self._stop, self.sources, journal, self._mask, listener, joined)
 
     def _clean_up_after_a_crash(self, journal: Journal) -> None:
         """An agent that was killed leaves its run open, and its hook running: two must not run at once."""

@@ -178,7 +178,9 @@ class Journal:
         """Those that had not ended when another agent did; their hooks may still run, in this boot."""
         with self._explained("read"):
             rows = self._db.execute(
-                "SELECT id, run_id FROM runs WHERE outcome IS NULL AND boot_id = ? AND agent <> ?",
+                "SELECT id, run_id FROM runs WHERE boot_id = ? AND agent <> ? AND (outcome IS NULL"
+                # error.d runs when the run has its outcome.
+                " OR EXISTS (SELECT 1 FROM phases WHERE run = runs.id AND phases.outcome IS NULL))",
                 (boot_id(), AGENT),
             ).fetchall()
             return tuple(OpenRun(run_id, self._ended_hooks(row)) for row, run_id in rows)
@@ -377,7 +379,9 @@ class Journal:
     def _position(self, row: int) -> tuple[str, str]:
         """Phase and hook where a run stands, from what was written as they began."""
         hook = self._db.execute(
-            "SELECT phase, hook FROM hooks WHERE run = ? ORDER BY position DESC LIMIT 1", (row,)
+            "SELECT phase, hook FROM hooks WHERE run = ? "
+            "ORDER BY outcome IS NULL DESC, position DESC LIMIT 1",
+            (row,),
         ).fetchone()
         phase = self._db.execute(
             "SELECT phase FROM phases WHERE run = ? ORDER BY outcome IS NULL DESC, started_at DESC LIMIT 1",

@@ -375,7 +375,7 @@ class _Reader:
             quiet=debounce["quiet"],
             max_wait=debounce["max_wait"],
             phases=PhaseSettings(
-                base_dir=os.path.abspath(default["base_dir"] or order.default_base_dir(environment)),
+                base_dir=_from_here(default["base_dir"] or order.default_base_dir(environment)),
                 **{**phases, "trust": TrustMode(phases["trust"])},
             ),
             retry=RetrySettings(retry["initial"], retry["maximum"], retry["max_attempts"]),
@@ -435,6 +435,11 @@ class _Reader:
         )
         self._problems += [f"[{group}] {problem}" for problem in targets.problems(target)]
         return target
+
+
+def _from_here(path: str) -> str:
+    """Absolute. Not abspath: behind a link, ".." leads elsewhere than the text says."""
+    return os.path.join(os.getcwd(), path).rstrip("/") or "/"
 
 
 def _finite(value: Any) -> Any:

@@ -25,6 +25,9 @@ _SIGNATURE = re.compile(
 _LONGEST_SIGNATURE = 4096
 """Bytes, with its name: of a line without end, so much may be the beginning of one."""
 
+_ANGLES = re.compile("[<>&]")
+_ESCAPE = re.compile("%[0-9A-F]{2}")
+
 _WORD = 4
 _BEGINNING = 32
 """Bytes of a secret by which it is found; a certificate's key has hundreds of lines."""
@@ -66,7 +69,7 @@ class Masker:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._known: set[bytes] = set()
-        self._holders: dict[int, tuple[bytes, ...]] = {}
+        self._holders: dict[int, list[bytes]] = {}
         self._shortest = _BEGINNING
         self.longest = 0
         self.learn(secrets)
@@ -79,7 +82,7 @@ class Masker:
             self.longest = max(self.longest, len(form))
             for start in range(len(form[:_BEGINNING]) - _WORD + 1):
                 word = int.from_bytes(form[start : start + _WORD], sys.byteorder)
-                self._holders[word] = (*self._holders.get(word, ()), form)
+                self._holders.setdefault(word, []).append(form)
 
     def __call__(self, text: str) -> str:
         data = text.encode("utf-8", "surrogatepass")
@@ -144,7 +147,9 @@ class MaskedStream:
         end = len(data) - max(self._mask.longest, _LONGEST_SIGNATURE)
         if end <= 0:
             return 0
-        for start, stop in reversed(self._mask.spans(data)):
+        # A signature with its name: cut behind the name, it would no longer be known as one.
+        named = (match.span() for match in _SIGNATURE.finditer(data))
+        for start, stop in sorted((*self._mask.spans(data), *named), reverse=True):
             if start < end < stop and stop - start <= MOST_HELD_BACK:
                 end = start
         return end
@@ -168,7 +173,11 @@ def forms(secret: str) -> Iterator[bytes]:
 def _ways_to_write(line: str) -> set[str]:
     raw = line.encode("utf-8", "surrogatepass")
     as_json = {json.dumps(line)[1:-1], json.dumps(line, ensure_ascii=False)[1:-1]}
-    return {line, shown(line), *as_json, quote(raw, safe=""), quote(raw), quote_plus(raw)}
+    as_json |= {text.replace("/", "\\/") for text in as_json}  # PHP
+    as_json |= {_ANGLES.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text) for text in as_json}  # Go
+    quoted = {quote(raw, safe=""), quote(raw), quote_plus(raw)}
+    quoted |= {_ESCAPE.sub(lambda escape: escape[0].lower(), text) for text in quoted}
+    return {line, line.strip(), shown(line), *as_json, *quoted}
 
 
 def printable(line: bytes) -> str:

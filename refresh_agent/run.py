@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
+from urllib.parse import unquote, unquote_plus
 
-from refresh_agent import cache, files, metadata
+from refresh_agent import cache, config_files, files, metadata
 from refresh_agent.db.worker.masking import secrets_of
 from refresh_agent.errors import StateError
 from refresh_agent.journal import HookRecord, Journal, PhaseEnd, Run, hook_ids
@@ -20,7 +21,6 @@ from refresh_agent.model import (
     History,
     HookEvent,
     HookResult,
-    MetadataLimits,
     MigrationOutcome,
     MigrationResult,
     RunOutcome,
@@ -34,7 +34,7 @@ from refresh_agent.phases.family import HOOK_ID
 from refresh_agent.phases.output import Output
 from refresh_agent.phases.process import Grace, ProcessRunner
 from refresh_agent.plan import Decision
-from refresh_agent.redact import Masker, secrets_in
+from refresh_agent.redact import Masker, looks_secret, secrets_in
 from refresh_agent.sources import Sources
 from refresh_agent.systemd import ALWAYS_OURS, status
 
@@ -46,12 +46,16 @@ COMPARABLE = 4 * 2**20
 
 
 class Work(NamedTuple):
-    """What a run works with. ``listener`` hears the hooks' output instead of the log."""
+    """What a run works with. ``listener`` hears the hooks' output instead of the log.
+
+    ``mask`` knows the secrets of earlier runs too: what a hook has left behind may still talk of them.
+    """
 
     settings: Settings
     stop: StopSignal
     sources: Sources
     journal: Journal
+    mask: Masker
     listener: Listener | None = None
     joined: bool = True
 
@@ -93,19 +97,19 @@ def carry_out_by_hand(work: Work, decision: Decision) -> Finished:
 
 def _carry_out(work: Work, purpose: "_Refresh", decision: Decision, history: History) -> Finished:
     began = time.monotonic()
-    mask = Masker(purpose.secrets())
+    work.mask.learn(purpose.secrets())
     run = work.journal.begin(decision, purpose.fingerprints)
     words = (run.run_id[:8], decision.trigger, decision.attempt, decision.reason)
     LOG.info("run %s begins (%s, attempt %d): %s", *words)
     recorder = RunRecorder(work.journal, run, decision.attempt, work.listener)
     try:
-        config_files = purpose.config_files()
+        named = purpose.config_files()
     except StateError:
         with _reported():
             work.journal.forget(run)  # nothing of it has happened
         raise
-    run_env = {**config_files, **_run_environment(run, decision, history)}
-    job = _job(work, run, run_env, recorder, mask)
+    run_env = {**named, **_run_environment(run, decision, history)}
+    job = _job(work, run, run_env, recorder)
     outcome, failure, migrations = _phases_then_databases(work, job, recorder)
     if failure is None:
         outcome, failure = purpose.succeeded(run)
@@ -127,10 +131,16 @@ class _Refresh:
 
     def secrets(self) -> Iterator[str]:
         """What must not show up in the log or the journal: the metadata's secrets and the databases'."""
+        yield from (value for name, value in os.environ.items() if looks_secret(name))
         for target in self._work.settings.targets:
-            yield from secrets_of(target.connection)
+            for secret in secrets_of(target.connection):
+                yield from {secret, unquote(secret), unquote_plus(secret)}
         for document in self._documents:
             yield from secrets_in(self._work.sources.content(document))
+        # What was committed too: a hook that changes a password may name the old one.
+        for document in self._work.sources.committed:
+            with contextlib.suppress(StateError):  # gone, and nothing but this needs it
+                yield from secrets_in(self._work.sources.content(document))
 
     def config_files(self) -> Mapping[str, str]:
         """Put the documents where hooks read them: OS_CONFIG_FILES. Raises StateError."""
@@ -164,7 +174,7 @@ class _ByHand(_Refresh):
         yield from super().secrets()
         live = (document.live for document in self._documents)
         for path in filter(None, (*(self._named or "").split(":"), *live)):
-            yield from _secrets_of_file(path, self._work.settings.limits)
+            yield from config_files.secrets_of(path, self._work.settings.limits)
 
     def config_files(self) -> Mapping[str, str]:
         if self._named is not None:
@@ -181,12 +191,6 @@ class _ByHand(_Refresh):
 
 def _not_recorded(error: StateError) -> tuple[RunOutcome, Failure]:
     return RunOutcome.NOT_RECORDED, Failure("", "", 0, f"the success is not recorded: {error}")
-
-
-def _secrets_of_file(path: str, limits: MetadataLimits) -> Iterator[str]:
-    """None if hooks cannot read it either, or if it is not metadata."""
-    with contextlib.suppress(OSError, metadata.MetadataError):
-        yield from secrets_in(metadata.parse(files.read_regular(path, limits.bytes), limits))
 
 
 def _phases_then_databases(
@@ -236,14 +240,12 @@ def _run_worker(job: execute.Job, recorder: "RunRecorder", command: Command, lis
     return ended
 
 
-def _job(
-    work: Work, run: Run, run_env: Mapping[str, str], recorder: "RunRecorder", mask: Masker
-) -> execute.Job:
+def _job(work: Work, run: Run, run_env: Mapping[str, str], recorder: "RunRecorder") -> execute.Job:
     phases = work.settings.phases
     runner = ProcessRunner(work.stop, Grace(phases.kill_grace, phases.stop_grace))
     env = {name: value for name, value in os.environ.items() if not _agents_own(name)}
     ids = hook_ids(run.run_id)
-    return execute.Job(phases, env, run_env, runner, recorder, work.stop, mask, ids, work.joined)
+    return execute.Job(phases, env, run_env, runner, recorder, work.stop, work.mask, ids, work.joined)
 
 
 def _run_environment(run: Run, decision: Decision, history: History) -> dict[str, str]:
@@ -255,7 +257,8 @@ def _run_environment(run: Run, decision: Decision, history: History) -> dict[str
     }
     unfinished = history.unfinished
     if unfinished is not None and unfinished.interrupted and unfinished.phase:
-        variables["REFRESH_AGENT_INTERRUPTED"] = f"{unfinished.phase}/{unfinished.hook}"
+        place = (unfinished.phase, unfinished.hook)
+        variables["REFRESH_AGENT_INTERRUPTED"] = "/".join(filter(None, place))
     return variables
 
 

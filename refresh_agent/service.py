@@ -35,6 +35,7 @@ from refresh_agent.backoff import Backoff
 from refresh_agent.cycle import Cycle, Result
 from refresh_agent.errors import ConfigError, ExitCode, LockedError, RefreshAgentError, StateError
 from refresh_agent.model import Settings, Trigger
+from refresh_agent.phases.family import reap_orphans
 from refresh_agent.plan import Request
 from refresh_agent.quiescence import Quiescence
 from refresh_agent.triggers import Watcher, scan
@@ -113,6 +114,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self._scanned: object = None
         self._seen: object = None
         self._waiting = False
+        self._asked_for = False
         self._last_told = ""
 
     def start(self) -> None:
@@ -198,7 +200,8 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         return True
 
     def _rescan(self, moment: float) -> None:
-        """Look for what the kernel did not report."""
+        """Look for what the kernel did not report, and bury what hooks have left behind and has ended."""
+        reap_orphans()
         watched = self._cycle.sources.watch
         self._timers = self._timers._replace(rescan=moment + self._settings.polling_interval)
         self._watcher.watch(watched)
@@ -222,8 +225,9 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
     def _refresh(self, trigger: Trigger) -> None:
         """One cycle, and when to look again after it."""
         sources = self._cycle.sources
-        if self._timers.lock is not None and self._timers.lock[1] is Trigger.SIGNAL:
-            trigger = Trigger.SIGNAL  # asked for, and not done yet: the lock was held
+        if self._asked_for:
+            trigger = Trigger.SIGNAL  # and not done yet: the lock was held, or the state could not be used
+        self._asked_for = trigger is Trigger.SIGNAL
         self._timers = self._timers._replace(
             quiescence=self._timers.quiescence.settled(),
             backoff=self._timers.backoff.cleared(),
@@ -245,7 +249,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             self._errors += 1
             self._try_again_after(self._errors)
             return
-        self._waiting = False
+        self._waiting = self._asked_for = False
         self._seen = sources.seen
         self._watch_anew()
         self._told(result)

@@ -10,15 +10,19 @@ from collections.abc import Iterator, Sequence
 from refresh_agent.cli.passing_on import PassedOn, one_place, write
 from refresh_agent.cli.stopping import stop_on_signals
 from refresh_agent.errors import ConfigError
-from refresh_agent.model import Failure, HookEvent, PhaseSettings, StartedHook, TrustMode
+from refresh_agent.model import Failure, HookEvent, MetadataLimits, PhaseSettings, StartedHook, TrustMode
 from refresh_agent.phases import execute, run_parts
 from refresh_agent.phases.process import Grace, ProcessRunner
-from refresh_agent.redact import Masker, shown
+from refresh_agent.redact import Masker, looks_secret, shown
 
 NAME = "dib-run-parts"
 """In front of every message, whatever the command was called as: who reads them looks for that."""
 
 FAILED = 1
+
+MOST_METADATA = 64 * 2**20
+DEEPEST_METADATA = 64
+"""The defaults of [limits] metadata_bytes and metadata_depth; no configuration is read here."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +71,7 @@ def _run(directory: str, trust: TrustMode) -> int:
         runner=ProcessRunner(stop, Grace(settings.kill_grace, settings.stop_grace)),
         recorder=narrator,
         stop=stop,
-        mask=Masker(),
+        mask=Masker(_secrets()),
         ids=_hook_ids(),
         joined=one_place(),
     )
@@ -81,6 +85,15 @@ def _run(directory: str, trust: TrustMode) -> int:
     if failure is None:
         return 0
     return 128 + stop.signal if failure.stopped else failure.status
+
+
+def _secrets() -> Iterator[str]:
+    """Of the environment, and of the metadata that it names."""
+    yield from (value for name, value in os.environ.items() if looks_secret(name))
+    for path in filter(None, os.environ.get("OS_CONFIG_FILES", "").split(":")):
+        from refresh_agent import config_files  # noqa: PLC0415 - rarely needed here
+
+        yield from config_files.secrets_of(path, MetadataLimits(MOST_METADATA, DEEPEST_METADATA))
 
 
 def _hook_ids() -> Iterator[str]:

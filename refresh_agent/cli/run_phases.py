@@ -53,7 +53,7 @@ def _lock(path: str | None, settings: Settings) -> contextlib.AbstractContextMan
     """Besides the configured one: without that, a run of the daemon's would be taken for a crashed one."""
     if path is None or os.path.realpath(path) == os.path.realpath(settings.lock_file):
         return contextlib.nullcontext()
-    return lock.held(os.path.abspath(path))
+    return lock.held(os.path.realpath(path))
 
 
 def _seconds(text: str) -> float:

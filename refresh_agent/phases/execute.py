@@ -25,7 +25,7 @@ from refresh_agent.model import (
 )
 from refresh_agent.phases import environment, order, run_parts, trust
 from refresh_agent.phases.family import HOOK_ID
-from refresh_agent.phases.output import Output
+from refresh_agent.phases.output import HeldBack, Output
 from refresh_agent.phases.process import Process, ProcessRunner
 from refresh_agent.redact import Masker, looks_secret
 
@@ -148,7 +148,11 @@ def run_place(job: Job, place: Place, budgets: Sequence[Budget]) -> Failure | No
     for skipped in selection.skipped:
         job.recorder.note(phase, f"{skipped.name} is not run: {skipped.reason}")
     job.recorder.phase_began(phase, len(selection.hooks))
-    failed = _Phase(job, place, budgets).run(selection.hooks)
+    try:
+        failed = _Phase(job, place, budgets).run(selection.hooks)
+    except BaseException:
+        job.runner.abandon()
+        raise
     job.recorder.phase_ended(phase, failed)
     return failed
 
@@ -242,6 +246,7 @@ class _Phase:
         process, how = ended
         hook = self._running.pop(process)
         hook.output.flush()
+        how = how._replace(survivors=tuple(map(self._job.mask, how.survivors)))
         result = HookResult(hook.started, _explained(how, hook.budget), hook.output.tail.bytes())
         self._is_to_be_told(result)
         return result
@@ -283,17 +288,18 @@ class _Phase:
                 return self._unusable(refusal)
         self._tell()
         env = {**self._job.env, **self._run_env(next(self._job.ids))}
-        output = self._output("environment.d")
+        written = HeldBack(self._output("environment.d"))
         evaluated = environment.evaluate(
             paths,
             env,
             self._run_within,
-            output,
+            written,
             lambda path: self._job.recorder.sourcing(self._phase, path),
         )
-        output.flush()
         self._variables, self._evaluated = evaluated.variables, state
+        # Only now is it known what is secret in what the files have written.
         self._job.mask.learn(value for name, value in evaluated.variables.items() if looks_secret(name))
+        written.flush()
         return self._unusable(evaluated.error, evaluated.status) if evaluated.error else None
 
     def _unusable(self, reason: str, status: int = 1) -> Failure:

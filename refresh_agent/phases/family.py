@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from refresh_agent.redact import printable
@@ -26,24 +25,30 @@ UNKILLABLE = 10.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-@dataclass
 class Family:
-    """A process of ours and everything that it started, however it tried to get away."""
+    """A process of ours and everything that it started, however it tried to get away.
 
-    leader: int
-    hook_id: str
-    _known: set[int] = field(default_factory=set)
+    Who was seen once is remembered: TERM may make orphans of them, and a process may overwrite its
+    environment.
+    """
+
+    def __init__(self, leader: int, hook_id: str) -> None:
+        self._leader = leader
+        self._hook_id = hook_id
+        self._memory = _Memory()
 
     def members(self) -> set[int]:
         """The pids that live now, zombies left out."""
         table = process_table()
-        members = {pid for pid, entry in table.items() if entry.session == self.leader}
-        if self.leader in table:
-            members.add(self.leader)
-        for pid, entry in table.items():
-            if entry.parent == os.getpid() and pid not in members and self._is_ours(pid):
-                members.add(pid)
-        return _with_descendants(members, table)
+        members = {pid for pid, entry in table.items() if entry.session == self._leader}
+        members |= {
+            pid
+            for pid, entry in table.items()
+            if entry.parent == os.getpid() and self._hook_id and _mark(pid) == self._hook_id
+        }
+        if self._leader in table:
+            members.add(self._leader)
+        return self._memory.with_those_seen(members, table)
 
     def signal(self, number: signal.Signals) -> None:
         _signal(self.members(), number)
@@ -56,12 +61,19 @@ class Family:
                 names.append(f"{printable(file.read().strip())} ({pid})")
         return tuple(names)
 
-    def _is_ours(self, pid: int) -> bool:
-        """Once seen with the mark, always: a process may overwrite its environment."""
-        if pid in self._known or (self.hook_id and _mark(pid) == self.hook_id):
-            self._known.add(pid)
-            return True
-        return False
+
+class _Memory:
+    """Processes by pid and the moment of their start, since pids are given again."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, int] = {}
+
+    def with_those_seen(self, members: set[int], table: Mapping[int, "Entry"]) -> set[int]:
+        """``members``, those of them seen before that still live, and what descends from all of these."""
+        again = {pid for pid, began in self._seen.items() if pid in table and table[pid].began == began}
+        found = _with_descendants(members | again, table)
+        self._seen = {pid: table[pid].began for pid in found}
+        return found
 
 
 def become_subreaper() -> None:
@@ -90,29 +102,34 @@ def end_leftovers(is_left: Callable[[str], bool], grace: float) -> tuple[int, ..
     Found by the mark in their environment, of which ``is_left`` is asked, so never a stranger's; with their
     sessions and descendants.
     """
-    found = marked_family(is_left)
+    memory = _Memory()
+    found = marked_family(is_left, memory)
     _signal(found, signal.SIGTERM)
     kill = time.monotonic() + grace
-    while (left := marked_family(is_left)) and time.monotonic() < kill + UNKILLABLE:
+    while (left := marked_family(is_left, memory)) and time.monotonic() < kill + UNKILLABLE:
         if time.monotonic() >= kill:
             _signal(left, signal.SIGKILL)
         time.sleep(LOOK_AGAIN)
     return tuple(sorted(found))
 
 
-def marked_family(is_meant: Callable[[str], bool]) -> set[int]:
+def marked_family(is_meant: Callable[[str], bool], memory: _Memory | None = None) -> set[int]:
     """All processes with such a mark, what shares a session with one, and what descends from them."""
     table = process_table()
     marked = {pid for pid in table if (mark := _mark(pid)) and is_meant(mark)}
     sessions = {table[pid].session for pid in marked}
-    family = _with_descendants({pid for pid, entry in table.items() if entry.session in sessions}, table)
+    family = {pid for pid, entry in table.items() if entry.session in sessions}
+    family = (memory or _Memory()).with_those_seen(family, table)
     # The hook itself may be what calls the agent anew.
     return family - {os.getpid()}
 
 
 class Entry(NamedTuple):
+    """``began``: in ticks of the kernel's clock since it booted."""
+
     parent: int
     session: int
+    began: int
 
 
 def process_table() -> Mapping[int, Entry]:
@@ -127,8 +144,9 @@ def process_table() -> Mapping[int, Entry]:
                 fields = file.read().rpartition(b")")[2].split()
         except OSError:
             continue
-        if fields[0] not in {b"Z", b"X"}:
-            table[int(name)] = Entry(int(fields[1]), int(fields[3]))
+        # A main thread that has ended is a zombie while others of the process run on.
+        if fields[0] not in {b"Z", b"X"} or int(fields[17]) > 1:
+            table[int(name)] = Entry(int(fields[1]), int(fields[3]), int(fields[19]))
     return table
 
 

@@ -1,8 +1,13 @@
 """What becomes of a hook's output: secrets are masked, its end is kept, a listener hears the rest."""
 
+import threading
+
 from refresh_agent.lines import Listener
 from refresh_agent.model import Stream
 from refresh_agent.redact import MaskedStream, Masker
+
+MOST_HELD = 2**20
+"""Bytes."""
 
 
 class Output:
@@ -13,23 +18,55 @@ class Output:
         self._mask = mask
         self._streams: dict[Stream, MaskedStream] = {}
         self._listener = listener
+        # What a hook has left behind is listened to by a thread, perhaps while its end is told.
+        self._one_at_a_time = threading.Lock()
 
     def __call__(self, stream: Stream, data: bytes) -> None:
         """A ``model.ByteSink``."""
-        if stream not in self._streams:
-            self._streams[stream] = MaskedStream(self._mask)
-        self._pass_on(stream, self._streams[stream].feed(data))
+        with self._one_at_a_time:
+            if stream not in self._streams:
+                self._streams[stream] = MaskedStream(self._mask)
+            self._pass_on(stream, self._streams[stream].feed(data))
 
     def flush(self) -> None:
         """The hook has ended: what was held back, since it could have gone on, is all there is."""
-        for stream, masked in self._streams.items():
-            self._pass_on(stream, masked.flush())
-        self._listener.flush()
+        with self._one_at_a_time:
+            for stream, masked in self._streams.items():
+                self._pass_on(stream, masked.flush())
+            self._listener.flush()
 
     def _pass_on(self, stream: Stream, data: bytes) -> None:
         if data:
             self.tail.add(data)
             self._listener.feed(stream, data)
+
+
+class HeldBack:
+    """Keeps what is written until it is known what is secret in it, as far as it is not too much."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._held: list[tuple[Stream, bytes]] = []
+        self._room = MOST_HELD
+
+    def __call__(self, stream: Stream, data: bytes) -> None:
+        """A ``model.ByteSink``."""
+        self._room -= len(data)
+        if self._room < 0:
+            self._let_go()
+            self._output(stream, data)
+        else:
+            self._held.append((stream, data))
+
+    def flush(self) -> None:
+        self._room = 0
+        self._let_go()
+        self._output.flush()
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, []
+        for stream, data in held:
+            self._output(stream, data)
 
 
 class Tail:

@@ -168,7 +168,7 @@ class ProcessRunner:
                 if process.buried or time.monotonic() >= process.due:
                     self._advance(process, time.monotonic())
         except BaseException:
-            self._abandon()
+            self.abandon()
             raise
 
     def _milliseconds(self, until: float | None) -> float | None:
@@ -233,7 +233,7 @@ class ProcessRunner:
         seconds = time.monotonic() - process.began
         self._ended.append((process, Exit(status, ending, seconds, detail, survivors)))
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """Something unforeseen: not one process is left to itself."""
         for process in self._running:
             if not process.buried:

@@ -7,6 +7,7 @@ replace what is not theirs.
 """
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,11 @@ from refresh_agent.files import reason
 
 LONGEST_FIRST_LINE = 256
 """Bytes; the kernel reads no more of it (BINPRM_BUF_SIZE)."""
+
+MOST_NESTED = 4
+"""Interpreters that are scripts themselves; the kernel follows no more."""
+
+_ASSIGNMENT = re.compile("[A-Za-z_][A-Za-z0-9_]*=")
 
 MOST_LINKS = 40
 """As the kernel: beyond, a path goes in circles."""
@@ -38,20 +44,33 @@ class Trust:
 
     def hook_objection(self, path: str, env: Mapping[str, str]) -> str:
         """As ``objection``, for a program and what its first line makes the kernel start."""
-        if found := self._walk(path):
-            return found
-        for program in interpreters(path, env):
-            if program not in self._good_programs and (found := self._walk(program)):
+        return self._walk(path) or self._objection_to_interpreters(path, env, MOST_NESTED)
+
+    def _objection_to_interpreters(self, path: str, env: Mapping[str, str], nested: int) -> str:
+        """An interpreter may be a script itself."""
+        try:
+            programs = interpreters(path, env)
+        except InvolvedError as error:
+            return f"its first line {error}"
+        for program in programs:
+            if program in self._good_programs:
+                continue
+            if found := self._walk(program):
                 return f"its interpreter {found}"
+            if nested and (found := self._objection_to_interpreters(program, env, nested - 1)):
+                return found
             self._good_programs.add(program)
         return ""
 
     def _walk(self, path: str) -> str:
         """Component by component, following links as the kernel does."""
-        if path.rpartition("/")[0] not in self._good:
-            return self._walk_from_root(path)
-        found, is_link = self._judge(path)
-        return self._walk_from_root(path) if is_link and not found else found
+        try:
+            if path.rpartition("/")[0] not in self._good:
+                return self._walk_from_root(path)
+            found, is_link = self._judge(path)
+            return self._walk_from_root(path) if is_link and not found else found
+        except OSError as error:  # a working directory that is gone, a link that went while it was read
+            return f"{path}: {reason(error)}"
 
     def _walk_from_root(self, path: str) -> str:
         # Not abspath: behind a link, ".." leads elsewhere than the text says.
@@ -115,30 +134,54 @@ def of_this_process() -> Trust:
     return Trust(frozenset({0, os.geteuid()}))
 
 
+class InvolvedError(Exception):
+    """What a first line starts cannot be told from it."""
+
+
 def interpreters(path: str, env: Mapping[str, str]) -> tuple[str, ...]:
     """The programs that the first line of a script names; also what ``env`` would find on the PATH.
 
-    Empty for a binary; bash for a script without a first line (dib-run-parts is bash, which runs it).
+    Empty for a binary; bash for a script without a first line (dib-run-parts is bash, which runs it). Raises
+    InvolvedError.
     """
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ()
-    try:
-        first = os.read(file, LONGEST_FIRST_LINE).partition(b"\n")[0]
-    except OSError:
-        return ()
-    finally:
-        os.close(file)
-    if first.startswith(b"\x7fELF"):
+    first = _first_line(path)
+    if first.startswith(b"\x7fELF") or not first:
         return ()
     if not first.startswith(b"#!"):
         return ("/bin/bash",)
-    words = [os.fsdecode(word) for word in first[2:].split()]
-    if len(words) > 1 and os.path.basename(words[0]) == "env":
-        from shutil import which  # noqa: PLC0415 - 2 ms that few hooks need
+    # As the kernel reads it: up to a NUL; one word, and all the rest is one argument.
+    line = os.fsdecode(first[2:].partition(b"\0")[0].replace(b"\t", b" ").strip(b" "))
+    program, _, argument = line.partition(" ")
+    if os.path.basename(program) != "env" or not argument:
+        return (program,) if program else ()
+    from shutil import which  # noqa: PLC0415 - 2 ms that few hooks need
 
-        program = next((word for word in words[1:] if not word.startswith("-") and "=" not in word), "")
-        found = which(program, path=env.get("PATH", os.defpath))
-        return (words[0], found) if found else (words[0],)
-    return tuple(words[:1])
+    found = which(_started_by_env(argument.strip(" ")), path=env.get("PATH", os.defpath))
+    return (program, found) if found else (program,)
+
+
+def _started_by_env(argument: str) -> str:
+    """The name of the program; env looks for it on the PATH."""
+    if not argument.startswith("-"):
+        return argument
+    words = argument.removeprefix("-S").split()
+    while words and _ASSIGNMENT.match(words[0]):
+        words.pop(0)
+    plain = argument.startswith("-S") and "PATH=" not in argument and not set(argument) & set("'\"\\$")
+    if not plain or not words or words[0].startswith("-"):
+        raise InvolvedError("is too involved to tell what env starts; name the interpreter itself")
+    return words[0]
+
+
+def _first_line(path: str) -> bytes:
+    """Empty if it cannot be read: the attempt to run it says why in its own words."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(file, LONGEST_FIRST_LINE).partition(b"\n")[0]
+    except OSError:
+        return b""
+    finally:
+        os.close(file)

@@ -219,6 +219,28 @@ def test_stopping_ends_a_hook_that_does_not_end_and_all_that_it_started(node: No
     assert node.outcomes() == ["interrupted"]
 
 
+def test_what_a_hook_has_left_is_buried_while_nothing_happens(node: Node) -> None:
+    """Its zombies would fill the process table."""
+    node.configure(polling_interval="1")
+    over = node.root / "over"
+    orphans = f"for i in 1 2 3; do (sleep 0.1 &); done; sleep 0.5; touch {over}"
+    node.hook("configure/10-a", f"({orphans}) >/dev/null 2>&1 &")
+    node.metadata({"a": 1})
+
+    def zombies(parent: int) -> list[int]:
+        found = []
+        for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                state, ppid = path.read_text().rpartition(")")[2].split()[:2]
+                if (state, ppid) == ("Z", str(parent)):
+                    found.append(int(path.parent.name))
+        return found
+
+    with node.daemon() as daemon:
+        eventually(over.exists)
+        eventually(lambda: zombies(daemon.process.pid) == [])
+
+
 def test_killed_in_the_middle_of_a_hook_it_starts_over_and_commits(node: Node, busy: pathlib.Path) -> None:
     node.hook("pre-configure/10-a", 'echo "${REFRESH_AGENT_INTERRUPTED-}" >> "$0.interrupted"')
     pid_file = node.root / "pid"
@@ -229,6 +251,8 @@ def test_killed_in_the_middle_of_a_hook_it_starts_over_and_commits(node: Node, b
     node.metadata({"a": 1})
     with node.daemon() as daemon:
         eventually(lambda: pid_file.exists() and pid_file.read_text())
+        # What takes longer than 2 ms is recorded when it has.
+        eventually(lambda: node.rows("SELECT 1 FROM hooks WHERE hook = '10-wait'"))
         daemon.process.kill()
         daemon.process.wait()
     orphan = int(pid_file.read_text())

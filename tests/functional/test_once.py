@@ -200,6 +200,44 @@ class TestStandardStreams:
             assert node.outcomes() == ["success"]
 
 
+def test_an_error_hook_of_a_killed_agent_is_ended_before_anything_runs_again(node: Node) -> None:
+    pid_file = node.root / "pid"
+    node.metadata({"a": 1})
+    node.hook("configure/10-fail", f"[ -e {node.root}/well ] || exit 3")
+    node.hook("error/10-long", f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; exec sleep 300")
+    process = subprocess.Popen(
+        [COMMAND, "--config-file", str(node.config_file), "--once"], stderr=subprocess.DEVNULL
+    )
+    eventually(pid_file.exists)
+    process.kill()
+    process.wait()
+    pid = int(pid_file.read_text())
+    assert alive(pid)
+    (node.root / "well").touch()
+    ended = node.once()
+    assert ended.returncode == 0
+    assert not alive(pid)
+    assert "ended what an interrupted hook had left running" in ended.stderr
+
+
+def test_a_hook_with_a_nul_in_its_first_line_runs_as_the_kernel_runs_it(node: Node) -> None:
+    node.metadata({"a": 1})
+    hook = node.hook("configure/10-nul")
+    hook.write_bytes(b"#!/bin/sh\0\necho it runs\n")
+    ended = node.once()
+    assert ended.returncode == 0
+    assert "10-nul| it runs" in ended.stderr
+
+
+def test_an_old_password_is_masked_too_while_it_is_changed(node: Node) -> None:
+    node.metadata({"password": "old-password"})
+    assert node.once().returncode == 0
+    node.hook("configure/10-change", "echo from old-password to new-password")
+    node.metadata({"password": "new-password"})
+    ended = node.once()
+    assert "from *** to ***" in ended.stderr
+
+
 def test_the_journal_keeps_the_newest_runs_and_never_loses_the_commit(node: Node) -> None:
     node.configure("[journal]\nkeep_runs = 3")
     node.hook("configure/10-a", "echo something")

@@ -153,6 +153,16 @@ def test_a_background_process_holds_nothing_up_and_is_named(tree: Tree) -> None:
         os.kill(int((tree.root / "pid").read_text()), signal.SIGKILL)
 
 
+@pytest.mark.parametrize("where", ["metadata", "environment"])
+def test_what_is_secret_beforehand_is_masked(tree: Tree, where: str) -> None:
+    named = tree.root / "metadata.json"
+    named.write_text('{"db": {"password": "correct-horse"}}')
+    tree.hook("10-a", "echo it is correct-horse")
+    given = {"OS_CONFIG_FILES": str(named)} if where == "metadata" else {"DB_PASSWORD": "correct-horse"}
+    ended = tree.run(env=given)
+    assert ended.stdout == b"it is ***\n"
+
+
 def test_neither_configuration_nor_what_reads_it_is_touched(tree: Tree) -> None:
     tree.hook("10-a", "true")
     program = (

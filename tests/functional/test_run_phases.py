@@ -253,6 +253,19 @@ def test_nothing_to_run_is_silent_but_for_a_missing_base_directory(node: Node) -
     assert (ended.returncode, f"{node.base} does not exist" in ended.stderr) == (0, True)
 
 
+def test_nohup_lets_it_survive_a_hangup(node: Node) -> None:
+    """As os-refresh-config."""
+    node.hook("configure/10-a", f"touch {node.root}/up; until [ -e {node.root}/go ]; do sleep 0.02; done")
+    node.hook("configure/20-b")
+    command = ["nohup", COMMAND, "--config-file", str(node.config_file), "run-phases"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    eventually((node.root / "up").exists)
+    process.send_signal(signal.SIGHUP)
+    (node.root / "go").touch()
+    assert process.wait(20) == 0
+    assert node.ran() == ["configure/10-a", "configure/20-b"]
+
+
 def test_what_it_prints(node: Node) -> None:
     with node.lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -192,6 +192,28 @@ def test_where_it_stood_does_not_depend_on_the_wall_clock(
     assert journal.history().unfinished == Unfinished(A, 1, 0, True, "configure", "20-b")
 
 
+def test_error_hooks_of_a_killed_agent_are_leftovers_too(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run when the run has its outcome already."""
+    run = run_to(journal, "configure", "configure/10-a.")
+    journal.fail(run, RunOutcome.HOOK_FAILED, FAILURE)
+    monkeypatch.setattr(journal_module, "AGENT", "the next agent")
+    assert journal.open_runs() == ()
+    journal.record_boundary(run, None, "error")
+    assert [left.run_id for left in journal.open_runs()] == [run.run_id]
+    assert journal.close_interrupted() == ()
+    assert journal.open_runs() == ()
+
+
+def test_of_several_at_once_the_one_that_had_not_ended_was_interrupted(journal: Journal) -> None:
+    run_to(journal, "configure", "configure/10-a", "configure/10-b.")
+    journal.close_interrupted()
+    unfinished = journal.history().unfinished
+    assert unfinished is not None
+    assert unfinished.where == "in configure/10-a"
+
+
 PHASES = "SELECT phase, outcome, ended_at IS NULL FROM phases ORDER BY started_at"
 
 

@@ -98,6 +98,15 @@ TARGET = (
 )
 
 
+def test_behind_a_link_the_base_directory_is_where_the_kernel_finds_it(
+    node: Node, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("far/away")
+    settings = node.load(f"[DEFAULT]\nbase_dir = {tmp_path}/link/../hooks/")
+    assert settings.phases.base_dir == f"{tmp_path}/link/../hooks"
+
+
 def test_a_target_is_read_with_its_defaults(node: Node) -> None:
     (target,) = node.load(TARGET).targets
     assert target.name == "shop"

@@ -141,6 +141,26 @@ def test_no_boundary_splits_a_signature(size: int) -> None:
     assert told.count(b"Signature=***&") == 5
 
 
+@pytest.mark.parametrize("into", range(1, 30))
+def test_no_cut_of_a_line_without_end_hides_what_a_signature_is(into: int) -> None:
+    signed = b"&temp_url_sig=deadbeefdeadbeef&"
+    data = b"x" * (16384 - 4096 - into) + signed
+    data += b"y" * (16384 - len(data))
+    stream = MaskedStream(Masker())
+    assert b"deadbeef" not in stream.feed(data) + stream.feed(b"\n") + stream.flush()
+
+
+@pytest.mark.parametrize(
+    "written", ["a%3cb%2fcd%26ef", "a\\u003cb/cd\\u0026ef", "a<b\\/cd&ef", "a\\u003cb\\/cd\\u0026ef"]
+)
+def test_as_other_languages_write_it(written: str) -> None:
+    assert Masker(["a<b/cd&ef"])(f"[{written}]") == f"[{MASK}]"
+
+
+def test_blanks_around_a_secret_do_not_matter() -> None:
+    assert Masker([" password-1 "])("it is password-1!") == f"it is {MASK}!"
+
+
 def test_a_line_is_told_as_soon_as_it_has_ended() -> None:
     stream = MaskedStream(Masker(["password-1"]))
     assert stream.feed(b"one\ntwo passw") == b"one\n"

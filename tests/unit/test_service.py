@@ -146,6 +146,19 @@ def test_a_state_error_later_on_is_told_and_tried_again(living: Node, log: pytes
     eventually(lambda: living.runs() == 2)
 
 
+def test_a_refresh_that_was_asked_for_and_met_a_state_error_is_made_up_for(
+    living: Node, log: pytest.LogCaptureFixture
+) -> None:
+    """Also if nothing changed: it was asked for."""
+    eventually(lambda: living.lock.read_text() == "")
+    living.lock.unlink()
+    living.lock.mkdir()
+    living.agent.reset()
+    eventually(lambda: "the lock file cannot be opened" in log.text)
+    living.lock.rmdir()
+    eventually(lambda: living.runs() == 2)
+
+
 def test_a_state_error_at_the_start_ends_it(node: Node) -> None:
     (node.state / "journal.sqlite").mkdir()
     node.agent.start()

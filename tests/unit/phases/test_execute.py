@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from refresh_agent.model import Ending, Failure, PhaseSettings
-from refresh_agent.phases import execute, order
+from refresh_agent.phases import execute, order, trust
 from refresh_agent.phases.process import Grace, ProcessRunner
 from refresh_agent.redact import Masker
 from refresh_agent.wakeup import Stop
+from tests.processes import alive
 from tests.unit.support import Recording, write_hook
 from tests.waiting import eventually
 
@@ -285,6 +286,38 @@ def test_a_secret_is_neither_told_nor_kept_wherever_the_output_is_cut(node: Node
     assert node.run() is None
     assert node.said() == ["x" * 8185 + "***y"]
     assert node.told.results[0].tail == b"x" * 8185 + b"***y\n"
+
+
+def test_what_environment_d_writes_of_its_own_secrets_is_masked(node: Node) -> None:
+    (node.base / "environment.d").mkdir()
+    (node.base / "environment.d" / "10-a").write_text(
+        "export DB_PASSWORD=correct-horse; echo connecting with $DB_PASSWORD"
+    )
+    node.hook("configure/10-a")
+    assert node.run() is None
+    assert node.told.lines[0] == "configure/environment.d/stderr: connecting with ***"
+
+
+def test_something_unforeseen_in_the_middle_leaves_no_hook(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.settings["parallel"] = 2
+    node.hook("configure/10-a", f"echo $$ > {node.base}/new; mv {node.base}/new {node.base}/pid; sleep 60")
+    node.hook("configure/10-b", f"until [ -e {node.base}/pid ]; do sleep 0.02; done")
+
+    def fail(*_: object) -> str:
+        raise ZeroDivisionError
+
+    node.hook("configure/10-c")
+    original = trust.Trust.hook_objection
+    monkeypatch.setattr(
+        trust.Trust,
+        "hook_objection",
+        lambda self, path, env: fail() if path.endswith("10-c") else original(self, path, env),
+    )
+    with pytest.raises(ZeroDivisionError):
+        node.run()
+    assert not alive(int((node.base / "pid").read_text()))
 
 
 def test_a_secret_that_environment_d_sets_is_masked(node: Node) -> None:

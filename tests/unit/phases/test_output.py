@@ -1,10 +1,12 @@
 """What becomes of a hook's output."""
 
+import threading
+
 import pytest
 
 from refresh_agent.lines import Lines
 from refresh_agent.model import Stream
-from refresh_agent.phases.output import Output, Tail
+from refresh_agent.phases.output import HeldBack, Output, Tail
 from refresh_agent.redact import Masker
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR
@@ -20,6 +22,43 @@ def test_what_is_told_and_kept_is_masked_and_streams_do_not_mix() -> None:
     output.flush()
     assert told[2:] == [(OUT, "and")]
     assert output.tail.bytes() == b"err ***\nout ***\nand"
+
+
+def test_its_end_may_be_told_while_what_it_left_behind_writes() -> None:
+    told: list[tuple[Stream, str]] = []
+    threads: list[threading.Thread] = []
+
+    def tell(stream: Stream, text: str) -> None:
+        told.append((stream, text))
+        if not threads:
+            threads.append(threading.Thread(target=lambda: output(ERR, b"meanwhile\n")))
+            threads[0].start()
+            threads[0].join(0.1)  # it has to wait; without a lock it would be through by now
+
+    output = Output(Masker(), 100, Lines(tell))
+    output(OUT, b"no end")
+    output.flush()
+    threads[0].join()
+    assert told == [(OUT, "no end"), (ERR, "meanwhile")]
+
+
+def test_what_is_held_back_is_masked_with_what_was_learnt_since() -> None:
+    told: list[str] = []
+    mask = Masker()
+    held = HeldBack(Output(mask, 100, Lines(lambda _stream, text: told.append(text))))
+    held(ERR, b"password-1 and ")
+    assert told == []
+    mask.learn(["password-1"])
+    held.flush()
+    assert told == ["*** and "]
+
+
+def test_not_everything_can_be_held_back() -> None:
+    told: list[str] = []
+    held = HeldBack(Output(Masker(), 100, Lines(lambda _stream, text: told.append(text))))
+    for _ in range(5):
+        held(OUT, b"x" * 2**18 + b"\n")
+    assert sum(map(len, told)) == 5 * 2**18
 
 
 def test_what_comes_after_the_end_is_told_too() -> None:

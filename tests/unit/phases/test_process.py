@@ -450,6 +450,31 @@ def test_who_wipes_its_environment_when_told_to_end_is_not_forgotten(shop: Shop)
     assert not alive(shop.pid())
 
 
+def test_what_becomes_an_orphan_by_our_own_term_is_not_forgotten(shop: Shop) -> None:
+    """It ignores TERM, has another session, no mark, and its parent dies of the TERM."""
+    inner = f'trap \\"\\" TERM; echo $$ > {shop.root}/pid; exec -a stubborn sleep 60'
+    ended = shop.run(f'setsid env -i /bin/bash -c "{inner}" & wait', timeout=0.5)
+    assert ended.ending is Ending.TIMEOUT
+    assert not alive(shop.pid())
+
+
+def test_a_process_whose_main_thread_has_ended_still_runs(shop: Shop) -> None:
+    body = f"""
+import ctypes, os, threading, time
+def go_on():
+    open("{shop.root}/up", "w").close()
+    time.sleep(60)
+threading.Thread(target=go_on).start()
+open("{shop.root}/pid", "w").write(str(os.getpid()))
+ctypes.CDLL(None).syscall({60 if os.uname().machine == "x86_64" else 93}, 0)
+"""
+    (shop.root / "threads.py").write_text(body)
+    ended = shop.run(f"exec {sys.executable} {shop.root}/threads.py", timeout=1)
+    assert ended.ending is Ending.TIMEOUT
+    assert (shop.root / "up").exists()
+    assert ended.seconds < 10
+
+
 def test_whole_trees_are_ended(shop: Shop) -> None:
     body = f"(sleep 60 & sleep 60) & (setsid sleep 60 & echo $! > {shop.root}/pid; wait) & wait"
     ended = shop.run(body, timeout=0.4)
@@ -603,6 +628,16 @@ def test_a_process_whose_name_looks_like_a_stat_line_is_read_right(shop: Shop) -
     eventually((shop.root / "pid").exists)
     assert family.process_table()[started.pid].session == started.pid
     assert shop.runner.wait(started).ending is Ending.TIMEOUT
+
+
+def test_what_a_caller_could_not_cope_with_leaves_no_process(shop: Shop) -> None:
+    path = shop.script(f"echo $$ > {shop.root}/pid; exec sleep 60")
+    for _ in range(2):
+        shop.runner.start(Command(str(path), ("hook",), dict(os.environ)), lambda *_: None)
+    pid = shop.pid()
+    shop.runner.abandon()
+    assert not alive(pid)
+    assert children() == []
 
 
 # --- after a crash -----------------------------------------------------------------------------------------

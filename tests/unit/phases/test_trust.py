@@ -106,6 +106,62 @@ def test_the_interpreter_is_judged_too(hook: pathlib.Path, tmp_path: pathlib.Pat
     assert objection(hook, env) == f"its interpreter {shell.parent} is writable by everybody"
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "#!/usr/bin/env -S{evil}",
+        "#!/usr/bin/env -S A=b {evil} -u",
+        "#!{nested}",
+        "#!\t{evil}\t-x",
+        "#!{evil}\0 is not read",
+    ],
+)
+def test_every_interpreter_that_the_kernel_or_env_would_start_is_judged(
+    hook: pathlib.Path, tmp_path: pathlib.Path, first: str
+) -> None:
+    evil, nested = tmp_path / "evil", tmp_path / "nested"
+    evil.write_text("#!/bin/sh\n")
+    evil.chmod(0o777)
+    nested.write_text(f"#!{evil}\n")
+    nested.chmod(0o755)
+    hook.write_text(first.format(evil=evil, nested=nested) + "\n")
+    assert objection(hook, {"PATH": "/usr/bin"}) == f"its interpreter {evil} is writable by everybody"
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "-S 'sh'",
+        "-S -u FOO sh",
+        "-S --chdir=/tmp ./x",
+        "-i sh",
+        "-S PATH=/tmp x",
+        "-vS x",
+        "-S ${X}",
+    ],
+)
+def test_what_env_would_start_has_to_be_plain(hook: pathlib.Path, argument: str) -> None:
+    hook.write_text(f"#!/usr/bin/env {argument}\n")
+    assert "is too involved to tell what env starts" in objection(hook, {"PATH": "/usr/bin"})
+
+
+@pytest.mark.parametrize("first", ["#!/bin/sh\0", "#!", "#! ", "#!\0", "#!sh", "#!./sh"])
+def test_strange_first_lines_are_no_trouble(hook: pathlib.Path, first: str) -> None:
+    hook.write_bytes(first.encode() + b"\n")
+    Trust(OURS).hook_objection(str(hook), {})
+
+
+def test_a_working_directory_that_is_gone_is_told(
+    hook: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    hook.write_text("#!sh\n")
+    assert objection(hook) == "its interpreter sh: No such file or directory"
+
+
 def test_a_binary_has_no_interpreter_and_a_script_without_a_first_line_has_bash(hook: pathlib.Path) -> None:
     assert trust.interpreters("/bin/true", {}) == ()
     hook.write_text("echo\n")
