@@ -17,7 +17,14 @@ PHASES = ("pre-configure", "configure", "post-configure", "migration")
 NOTHING = "#!/bin/sh\n:\n"
 FLOOR_SOURCE = pathlib.Path(__file__).with_name("floor.c")
 BARE_PROGRAM = pathlib.Path(__file__).with_name("bare.py")
-OURS, COMMAND, FLOOR, BARE = "ours", "command", "floor", "bare"
+LAYERS_PROGRAM = pathlib.Path(__file__).with_name("layers.py")
+OURS, COMMAND, FLOOR = "ours", "command", "floor"
+# Each does what the one before does, and more; the runner itself does all.
+LAYERS = {
+    "Python's system calls alone": [str(BARE_PROGRAM)],
+    "processes alone": [str(LAYERS_PROGRAM), "runner"],
+    "phases that tell nothing": [str(LAYERS_PROGRAM), "phases"],
+}
 
 # Hooks in each phase, and how often they are all run: os-refresh-config needs about 18 ms for each.
 SPEED_ROUNDS = {1: 9, 100: 7, 500: 3}
@@ -95,8 +102,9 @@ def _candidates(
         command = wall_time(lambda: seconds.append(_refresh(tree, env)))
         return {OURS: seconds[0], COMMAND: command}
 
-    def bare() -> Mapping[str, float]:
-        return {BARE: float(quietly([tree.python, str(BARE_PROGRAM), *hooks], env))}
+    def layer(name: str) -> Callable[[], Mapping[str, float]]:
+        arguments = hooks if name == next(iter(LAYERS)) else [str(tree.base)]
+        return lambda: {name: float(quietly([tree.python, *LAYERS[name], *arguments], env))}
 
     def in_each(program: str) -> list[list[str]]:
         return [[program, directory] for directory in directories]
@@ -106,7 +114,7 @@ def _candidates(
 
     candidates = [
         ours,
-        bare,
+        *map(layer, LAYERS),
         other(FLOOR, [str(floor), *hooks]),
         other("run-parts", *in_each("run-parts")),
         other("os-refresh-config", predecessors.os_refresh_config(tree)),
@@ -121,11 +129,13 @@ def _runners(
     candidates: list[Callable[[], Mapping[str, float]]], hooks: int, rounds: int
 ) -> Iterator[Figure]:
     seen = medians_told(candidates, rounds)
-    ours, floor, bare, command = (seen.pop(name) for name in (OURS, FLOOR, BARE, COMMAND))
+    ours, floor, command = (seen.pop(name) for name in (OURS, FLOOR, COMMAND))
     detail = f"{_ms(ours)} / {_ms(floor)}, whole command {_ms(command)}, n = {rounds}"
     yield Figure(f"4x{hooks} hooks: runner / C program", ours / floor, AT_MOST_FLOOR.get(hooks), "x", detail)
-    detail = f"{_ms(bare)} / {_ms(floor)}, n = {rounds}"
-    yield Figure(f"4x{hooks} hooks: Python's system calls alone / C program", bare / floor, None, "x", detail)
+    for name in LAYERS:
+        seconds = seen.pop(name)
+        detail = f"{_ms(seconds)} / {_ms(floor)}, n = {rounds}"
+        yield Figure(f"4x{hooks} hooks: {name} / C program", seconds / floor, None, "x", detail)
     for name, seconds in seen.items():
         limit = AT_LEAST_FASTER.get((hooks, name))
         detail = f"{_ms(seconds)} / {_ms(ours)}, n = {rounds}"

@@ -219,9 +219,9 @@ class Journal:
         return tuple(run_id for _, run_id in rows)
 
     def begin(self, decision: Decision, documents: Fingerprints) -> Run:
-        """Durable before the first hook starts."""
+        """Durable before the first hook starts: with the boundary of its phase, which is."""
         run_id = os.urandom(16).hex()
-        with self._durably("written"):
+        with self._explained("written"):
             cursor = self._db.execute(
                 "INSERT INTO runs"
                 " (run_id, trigger, attempt, reason, changed, documents, boot_id, agent, started_at)"
@@ -273,6 +273,8 @@ class Journal:
                     "UPDATE phases SET ended_at = ?, outcome = ? WHERE run = ? AND phase = ?",
                     (time.time(), ended.outcome, run.row, ended.phase),
                 )
+            if ended is None and not begun:  # a run without phases: its beginning all the same
+                self._db.execute("UPDATE runs SET started_at = started_at WHERE id = ?", (run.row,))
             if begun:
                 self._db.execute(
                     "INSERT INTO phases (run, phase, started_at) VALUES (?, ?, ?)",
