@@ -25,15 +25,37 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CollectorSettings:
-    """One entry of ``collectors`` with the values of its group."""
+    """One entry of ``collectors`` with the values of its group.
+
+    ``options`` also holds ``deployment_key``: the root keys that hold deployments. ``secrets``: the values
+    of its secret options.
+    """
 
     name: str
     options: Mapping[str, Any] = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+class Suspicious(StrEnum):
+    """What becomes of metadata that turned blank or lost all its deployments."""
+
+    WARN = "warn"
+    HOLD = "hold"
+    OFF = "off"
 
 
 class MetadataLimits(NamedTuple):
     bytes: int
     depth: int
+    suspicious: Suspicious = Suspicious.WARN
+
+
+class PollingSettings(NamedTuple):
+    """Seconds: between two polls, right after a change, and at random before the first."""
+
+    interval: float = 30
+    minimum: float = 1
+    splay: float = 0
 
 
 class TrustMode(StrEnum):
@@ -73,7 +95,7 @@ class Settings(NamedTuple):
     state_dir: str
     lock_file: str
     cachedir: str
-    polling_interval: float
+    polling: PollingSettings
     collectors: tuple[CollectorSettings, ...]
     limits: MetadataLimits
     quiet: float
@@ -83,6 +105,8 @@ class Settings(NamedTuple):
     targets: tuple["Target", ...] = ()
     keep_runs: int = 500
     keep_days: float = 90.0
+    backup_cachedir: str = ""
+    deployment_keys: tuple[str, ...] = ("deployments",)
 
 
 # --- sources ---------------------------------------------------------------------------------------------
@@ -108,6 +132,9 @@ class Snapshot(NamedTuple):
     """What one source gave at one moment; ``error`` when the source as a whole could not be read.
 
     ``watch``: the paths of which a change calls for another collection; none where a source is polled.
+    ``unchanged``: it has nothing newer than what it gave last, which therefore still stands.
+    ``deployment_keys``: root keys whose deployments are to become documents of their own.
+    ``retry_after``: seconds for which the server asked not to be asked again.
     """
 
     source: str
@@ -115,6 +142,9 @@ class Snapshot(NamedTuple):
     watch: tuple[str, ...] = ()
     error: str = ""
     absent: bool = False
+    unchanged: bool = False
+    deployment_keys: tuple[str, ...] = ()
+    retry_after: float = 0.0
 
 
 class StoredDocument(NamedTuple):

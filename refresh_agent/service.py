@@ -148,7 +148,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self._timers = Timers(
             Quiescence(settings.quiet, settings.max_wait),
             Backoff(retry.initial, retry.maximum),
-            now() + settings.polling_interval,
+            now() + settings.polling.interval,
         )
 
     def _live(self) -> None:
@@ -203,7 +203,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         """Look for what the kernel did not report, and bury what hooks have left behind and has ended."""
         reap_orphans()
         watched = self._cycle.sources.watch
-        self._timers = self._timers._replace(rescan=moment + self._settings.polling_interval)
+        self._timers = self._timers._replace(rescan=moment + self._settings.polling.interval)
         self._watcher.watch(watched)
         scanned = scan(watched)
         if scanned == self._scanned:

@@ -13,7 +13,17 @@ from refresh_agent.model import CollectorSettings, MetadataLimits, Snapshot
 
 GROUP = "refresh_agent.collectors"
 
-BUILT_IN = ("os_collect_config", "heat_local", "local")
+BUILT_IN = (
+    "os_collect_config",
+    "heat_local",
+    "local",
+    "ec2",
+    "config_drive",
+    "cfn",
+    "heat",
+    "request",
+    "zaqar",
+)
 """Also found through the entry points; looked up here first, since reading those costs 10 ms."""
 
 
@@ -21,6 +31,29 @@ class Collector(Protocol):
     """One source. ``collect`` reports what is wrong with the data in the Snapshot and does not raise."""
 
     def collect(self) -> Snapshot: ...
+
+
+class Polled:
+    """What a collector derives from whose source has to be asked: it gets a thread of its own.
+
+    ``collect``, ``stored`` and ``close`` are never called at the same time, but from different threads.
+    """
+
+    every = 0.0
+    """Seconds: the least between two polls, for what hardly ever changes."""
+
+    def collect(self) -> Snapshot:
+        raise NotImplementedError
+
+    def stored(self) -> None:
+        """What the last ``collect`` gave is durable now: a queue may forget it."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when there is something to collect before the next poll; or -1."""
+        return -1
+
+    def close(self) -> None:
+        """Nothing will be collected any more: let go of connections."""
 
 
 Factory = Callable[[Mapping[str, Any], MetadataLimits], Collector]

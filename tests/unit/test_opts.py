@@ -41,7 +41,7 @@ def test_the_defaults_are_those_that_are_promised(node: Node) -> None:
     assert settings.state_dir == "/var/lib/refresh-agent"
     assert settings.lock_file == "/run/os-refresh-config.lock"
     assert settings.cachedir == "/var/lib/os-collect-config"
-    assert settings.polling_interval == 30
+    assert settings.polling.interval == 30
     assert settings.collectors == (
         CollectorSettings(
             "os_collect_config", {"files_list": "/var/run/os-collect-config/os_config_files.json"}
