@@ -4,20 +4,30 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from refresh_agent import files, lock
+from refresh_agent import cache, files, lock
 from refresh_agent.errors import ExitCode, LockedError, StateError
 from refresh_agent.journal import Journal
-from refresh_agent.model import Failure, History, MigrationResult, RunOutcome, Settings, StopSignal, Trigger
+from refresh_agent.model import (
+    Failure,
+    Fingerprints,
+    History,
+    MigrationResult,
+    RunOutcome,
+    Settings,
+    StopSignal,
+    Trigger,
+)
 from refresh_agent.phases import order
 from refresh_agent.plan import Action, Decision, Request, decide
+from refresh_agent.polling import Polling
 from refresh_agent.redact import Masker
 from refresh_agent.sources import Sources
 
 if TYPE_CHECKING:
-    from refresh_agent import run
+    from refresh_agent import pollers, run
     from refresh_agent.lines import Listener
 
 LOG = logging.getLogger("refresh_agent")
@@ -44,6 +54,9 @@ EXIT_CODES = {
 }
 
 
+ASKED = frozenset({Trigger.START, Trigger.SIGNAL, Trigger.ONCE})
+"""A refresh for these is to see what the sources have now, not what they had at the last poll."""
+
 BY_HAND = Decision(Action.RUN, "run-phases was called", Trigger.ONCE)
 
 
@@ -57,6 +70,24 @@ class Cycle:
         _private_directory(settings.state_dir)
         _private_directory(os.path.join(settings.state_dir, "sources"))
         self.sources = Sources(settings.state_dir, settings.collectors, settings.limits)
+        self._pollers: pollers.Pollers | None = None
+
+    def poll(self, changed: Callable[[], None]) -> None:
+        """From now on ask the polled sources in threads; ``changed`` is called there, for what is new."""
+        # Imported here: where nothing is polled, none of it is needed.
+        from refresh_agent import pollers  # noqa: PLC0415
+
+        polling, longest = self.settings.polling, self.settings.retry.maximum
+        start = Polling.starting(polling.interval, polling.minimum, longest)
+        if self.sources.polled:
+            self._pollers = pollers.Pollers(self.sources.polled, start, changed)
+            self._pollers.start()
+
+    def close(self) -> None:
+        """Another configuration is in force: what this one still collects is not stored."""
+        self.sources.close()
+        if self._pollers is not None:
+            self._pollers.close()
 
     def refresh(self, request: Request) -> Result:
         """Collect, decide and, if need be, run, all under the lock.
@@ -65,17 +96,72 @@ class Cycle:
         """
         with lock.held(self.settings.lock_file), _open_journal(self.settings.state_dir) as journal:
             self._clean_up_after_a_crash(journal)
-            self.sources.collect()
+            self._collect(request)
             documents = self.sources.documents
             if not documents:
                 return Result(ExitCode.NO_DATA, f"no source has data: {self._problems()}")
-            history = journal.history()
             fingerprints = tuple((document.name, document.fingerprint) for document in documents)
+            history = self._history(journal, request, fingerprints)
             decision = decide(request, fingerprints, history)
             if not decision.runs:
-                code = ExitCode.HELD if decision.action is Action.HOLD else ExitCode.OK
-                return Result(code, f"{decision.action}: {decision.reason}", decision)
-            return self._run(journal, decision, history)
+                return self._nothing_to_run(decision)
+            if missing := self._missing(request, fingerprints, history):
+                return Result(ExitCode.NO_DATA, f"hold: {missing}", decision)
+            result = self._run(journal, decision, history)
+            if self._pollers is not None:
+                self._pollers.hurry()
+            return result
+
+    def _collect(self, request: Request) -> None:
+        """Bring ``sources`` up to date. What a thread's answer comes too late for is a change of its own."""
+        if self._pollers is not None:
+            if request.trigger in ASKED:
+                self._pollers.ask()
+            self._pollers.wait(self.settings.max_wait, self._stop)
+        elif self.sources.polled:
+            from refresh_agent import pollers  # noqa: PLC0415 - as above
+
+            pollers.collect_once(self.sources.polled, self._stop, confirmed=request.force)
+        self.sources.collect(confirmed=request.force)
+        self.sources.sweep()
+
+    def _history(self, journal: Journal, request: Request, documents: Fingerprints) -> History:
+        """The journal's; if it is empty, what os-collect-config has committed counts, and is taken over."""
+        history = journal.history()
+        if history != History() or not self.settings.keeps_cache:
+            return history
+        committed = cache.committed(self.settings.cachedir, self.settings.limits, documents)
+        if committed is not None and committed == documents:
+            LOG.info("%s: taken over, and nothing changed since", self.settings.cachedir)
+            reason = "os-collect-config has brought this onto the node"
+            taken_over = Decision(Action.NOOP, reason, request.trigger)
+            journal.commit(journal.begin(taken_over, documents), documents)
+            self.sources.commit(self.sources.documents)
+        return History(committed)
+
+    def _missing(self, request: Request, documents: Fingerprints, history: History) -> str:
+        """Why it would be wrong to run now, in words: a source that was switched to has not answered yet.
+
+        Without what it is to give, hooks would take the node's configuration, its credentials too, for gone.
+        """
+        gone = dict(history.committed or ()).keys() - dict(documents).keys()
+        unanswered = self.sources.unanswered
+        if request.force or not gone or not unanswered:
+            return ""
+        return f"{', '.join(sorted(gone))} would be dropped, but {'; '.join(unanswered)}"
+
+    def _nothing_to_run(self, decision: Decision) -> Result:
+        if decision.trigger is Trigger.START and decision.action is Action.NOOP and self.settings.keeps_cache:
+            # An agent that was killed right after its commit had no time for it.
+            cache.repair(
+                self.settings.cachedir, [(each.name, each.stored) for each in self.sources.documents]
+            )
+            cache.back_up(self.settings.cachedir, self.settings.backup_cachedir)
+        held = "; ".join(self.sources.held)
+        if decision.action is Action.NOOP and held:
+            return Result(ExitCode.HELD, f"hold: {held}", decision)
+        code = ExitCode.HELD if decision.action is Action.HOLD else ExitCode.OK
+        return Result(code, f"{decision.action}: {decision.reason}", decision)
 
     def run_phases(self, listener: "Listener | None", *, joined: bool) -> Result:
         """The phases and the databases by hand, under the same lock, without asking what is due.

@@ -20,12 +20,13 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL")
 COMMANDS = {
     "run-phases": "run the phases and migrate the databases now, as os-refresh-config; nothing is collected",
     "run-parts": "run the hooks of one directory, as dib-run-parts; no configuration is read",
+    "collect": "collect once and print the merged metadata as JSON, secrets masked; nothing is stored or run",
     "check-config": "read the whole configuration as the daemon would, and say what is wrong with it",
 }
 """Name and help; each is in a module of ``cli`` of that name, imported only when it is called."""
 
 WITHOUT_CONFIGURATION = {"run-parts"}
-WITH_ARGUMENTS = {"run-parts", "run-phases"}
+WITH_ARGUMENTS = {"run-parts", "run-phases", "collect"}
 
 
 def command() -> int:
@@ -83,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from refresh_agent import service  # noqa: PLC0415
 
-    return service.run(lambda: opts.load(location, os.environ))
+    return service.run(opts.Configuration(location, os.environ))
 
 
 def _module(name: str) -> Any:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from refresh_agent.model import MetadataLimits
 
@@ -12,6 +12,15 @@ Content = Mapping[str, Any]
 
 RESERVED_NAMES = frozenset({"os_config_files"})
 """File names in the cache that no document may take."""
+
+EXPLODED_GROUPS = frozenset({"os-apply-config", "Heat::Ungrouped"})
+"""os-collect-config: merger.py. The configuration of the others is for heat-agents' own hooks."""
+
+CANONICAL_LEVELS = 3
+CANONICAL_BATCH = 64
+"""How deep, and how many values at a time, a fingerprint is made in pieces."""
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 _SAFE_NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]+")
 
@@ -21,10 +30,15 @@ class MetadataError(ValueError):
 
 
 def parse(raw: bytes, limits: MetadataLimits) -> dict[str, Any]:
-    """The JSON object in ``raw``.
+    """The JSON object in ``raw``. Raises MetadataError."""
+    return parse_text(decode(raw, limits), limits)
 
-    Strict where the hooks are: os-apply-config reads the same file as UTF-8 without a byte order mark and
-    needs an object. Raises MetadataError.
+
+def decode(raw: bytes, limits: MetadataLimits) -> str:
+    """The text of a document.
+
+    Strict where the hooks are: os-apply-config reads the same file as UTF-8 without a byte order mark.
+    Raises MetadataError.
     """
     if len(raw) > limits.bytes:
         raise MetadataError(f"is larger than [limits] metadata_bytes ({limits.bytes} bytes)")
@@ -33,9 +47,15 @@ def parse(raw: bytes, limits: MetadataLimits) -> dict[str, Any]:
     if raw.startswith(b"\xef\xbb\xbf"):
         raise MetadataError("begins with a byte order mark, which the hooks' JSON readers reject")
     try:
-        content = json.loads(raw.decode("utf-8"))
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise MetadataError(f"is not UTF-8 (at byte {error.start})") from None
+
+
+def parse_text(text: str, limits: MetadataLimits) -> dict[str, Any]:
+    """The JSON object in ``text``: os-apply-config needs an object. Raises MetadataError."""
+    try:
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         raise MetadataError(f"is not JSON: {error.msg} at line {error.lineno}") from None
     except RecursionError:
@@ -56,8 +76,32 @@ def dump(content: Content) -> bytes:
 
 def fingerprint(content: Content) -> str:
     """Equal for equal content, whatever its key order and white space."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256()
+    for piece in _canonical(content, CANONICAL_LEVELS):
+        digest.update(piece.encode())
+    return digest.hexdigest()
+
+
+def _canonical(value: Any, levels: int) -> Iterator[str]:
+    """``_encode(value)`` in pieces, so that a large document is not in memory once more as a whole."""
+    if not levels or not value or not isinstance(value, (dict, list)):
+        yield _encode(value)
+        return
+    is_object = isinstance(value, dict)
+    yield "{" if is_object else "["
+    keys = sorted(value) if is_object else range(len(value))
+    for start in range(0, len(keys), CANONICAL_BATCH):
+        batch = keys[start : start + CANONICAL_BATCH]
+        yield "," if start else ""
+        if is_object and len(keys) <= CANONICAL_BATCH:
+            for number, key in enumerate(batch):
+                yield f"{',' if number else ''}{_encode(key)}:"
+                yield from _canonical(value[key], levels - 1)
+        else:
+            yield _encode({key: value[key] for key in batch} if is_object else [value[i] for i in batch])[
+                1:-1
+            ]
+    yield "}" if is_object else "]"
 
 
 def digest(raw: bytes) -> str:
@@ -91,6 +135,66 @@ def safe_name(name: str, identity: str, taken: Iterable[str] = ()) -> str:
     while suffixed in taken:
         suffixed = f"{plain}-{hashlib.sha256(suffixed.encode()).hexdigest()[:8]}"
     return suffixed
+
+
+class Deployment(NamedTuple):
+    """One entry under a deployment key whose configuration is metadata itself; or what is wrong with it."""
+
+    name: str
+    identity: str
+    config: Content
+    problem: str = ""
+
+
+def deployments(content: Content, keys: Sequence[str]) -> list[Any]:
+    """All entries under these root keys; a key that does not hold a list holds none."""
+    lists = (content.get(key) for key in dict.fromkeys(keys))
+    return [entry for found in lists if isinstance(found, list) for entry in found]
+
+
+def explode(content: Content, keys: Sequence[str]) -> Iterator[Deployment]:
+    """The deployments that os-collect-config makes files of (merger.py): those of its groups, in their order.
+
+    What has no name, or no object for a configuration, would end os-collect-config or the hooks; here it is a
+    Deployment with a problem.
+    """
+    for entry in deployments(content, keys):
+        if not isinstance(entry, Mapping):
+            yield Deployment("", "", {}, f"a deployment is a JSON {_kind(entry)}, not an object")
+            continue
+        if entry.get("group", "Heat::Ungrouped") not in EXPLODED_GROUPS:
+            continue
+        name, config = entry.get("name"), entry.get("config")
+        if not isinstance(name, str) or not name:
+            yield Deployment("", "", {}, "a deployment has no name")
+        elif not isinstance(config, Mapping):
+            kind = "has no config" if config is None else f"has a JSON {_kind(config)} for a config"
+            yield Deployment("", "", {}, f"the deployment {name!r} {kind}, not an object")
+        else:
+            identity = entry.get("id")
+            yield Deployment(name, identity if isinstance(identity, str) and identity else name, config)
+
+
+class Shape(NamedTuple):
+    """What of a document tells an accident from a change."""
+
+    blank: bool = False
+    deployments: int = 0
+
+
+def shape(content: Content, keys: Sequence[str]) -> Shape:
+    """Blank: no key of it holds anything."""
+    blank = not any(value not in (None, "", [], {}) for value in content.values())
+    return Shape(blank, len(deployments(content, keys)))
+
+
+def suspicion(before: Shape, after: Shape) -> str:
+    """Why the new content is likely an accident, in words; empty if it is not."""
+    if after.blank and not before.blank:
+        return "has turned blank"
+    if before.deployments and not after.deployments:
+        return f"has lost all its deployments ({before.deployments} before)"
+    return ""
 
 
 def _merge_into(target: dict[str, Any], content: Content) -> None:

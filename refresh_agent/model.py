@@ -106,7 +106,11 @@ class Settings(NamedTuple):
     keep_runs: int = 500
     keep_days: float = 90.0
     backup_cachedir: str = ""
-    deployment_keys: tuple[str, ...] = ("deployments",)
+
+    @property
+    def keeps_cache(self) -> bool:
+        """Whether the cache is the agent's to keep: not where os-collect-config runs and keeps it."""
+        return all(entry.name != "os_collect_config" for entry in self.collectors)
 
 
 # --- sources ---------------------------------------------------------------------------------------------
@@ -115,6 +119,7 @@ class Settings(NamedTuple):
 class Document(NamedTuple):
     """One JSON object as a collector found it: its bytes, or why there are none.
 
+    A file need not be read by its collector: then there is a ``digest`` and neither ``raw`` nor ``error``.
     ``path`` is the file that another program keeps up to date (os-collect-config's cache); None when the
     agent itself collects and so writes the file that hooks read. ``origin`` is where it was found then, for
     messages. ``absent`` tells "not there" from "bad".
@@ -126,6 +131,7 @@ class Document(NamedTuple):
     error: str = ""
     absent: bool = False
     origin: str = ""
+    digest: str = ""
 
 
 class Snapshot(NamedTuple):
@@ -152,7 +158,8 @@ class StoredDocument(NamedTuple):
 
     ``stored`` is that copy's path. ``live`` is the other program's file while it holds the same good
     content, else empty. ``fingerprint`` is of the content (key order and white space do not count),
-    ``digest`` of the bytes.
+    ``digest`` of the bytes. ``parent``: the document whose deployment it is the configuration of, if it is
+    one. ``blank`` and ``deployments`` tell later whether what follows it looks like an accident.
     """
 
     source: str
@@ -161,6 +168,9 @@ class StoredDocument(NamedTuple):
     fingerprint: str
     digest: str
     live: str = ""
+    parent: str = ""
+    blank: bool = False
+    deployments: int = 0
 
 
 Fingerprints = tuple[tuple[str, str], ...]

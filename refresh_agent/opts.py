@@ -4,14 +4,13 @@ Reading is strict: an unknown option or group is an error that names the nearest
 of a configuration are told at once.
 """
 
-import math
+import contextlib
 import os
-import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from refresh_agent import collectors, files, imports
+from refresh_agent import collectors, files, option_values, source_opts
 from refresh_agent.db import targets
 from refresh_agent.errors import ConfigError
 from refresh_agent.model import (
@@ -21,15 +20,13 @@ from refresh_agent.model import (
     PollingSettings,
     RetrySettings,
     Settings,
+    Suspicious,
     Target,
     TrustMode,
 )
+from refresh_agent.option_values import Reader, hint
+from refresh_agent.oslo import cfg
 from refresh_agent.phases import order
-
-# It has option types (URI, IP address) and drivers that need the first three: executing them is half of what
-# importing it costs (48 of 90 ms), and --once is started by people and cron. It can do without oslo.log.
-with imports.lightly({"netaddr", "rfc3986", "stevedore"}, absent={"oslo_log"}):
-    from oslo_config import cfg, iniparser
 
 CONFIG_FILE = "/etc/refresh-agent/refresh-agent.conf"
 CONFIG_DIR = "/etc/refresh-agent/refresh-agent.conf.d"
@@ -73,38 +70,37 @@ DEFAULT_OPTS = [
         help="Directory in which the agent keeps metadata for hooks as os-collect-config does. Not used "
         "while os_collect_config is among the collectors: then it belongs to os-collect-config.",
     ),
+    cfg.StrOpt(
+        "backup_cachedir",
+        default="/var/run/os-collect-config",
+        help="Directory that is kept as a copy of cachedir, with nothing else in it; os-apply-config and old "
+        "hooks look there. Empty for no copy.",
+    ),
     _seconds(
         "polling_interval",
         30,
-        "Seconds between two looks at the watched files without being woken; they cover changes that the "
-        "kernel did not report.",
+        "Seconds between two polls of a source that has to be asked, and between two looks at the watched "
+        "files without being woken; those cover changes that the kernel did not report.",
         minimum=1,
     ),
-]
-
-OS_COLLECT_CONFIG_OPTS = [
-    cfg.StrOpt(
-        "files_list",
-        default="/var/run/os-collect-config/os_config_files.json",
-        help="The list of files that a running os-collect-config keeps; it and the files are watched. "
-        "os-collect-config writes them only if it has a command: give it command = /bin/true.",
+    _seconds(
+        "min_polling_interval",
+        1,
+        "Seconds between two polls of a source right after it has changed; from poll to poll it doubles, up "
+        "to polling_interval.",
+        minimum=0.1,
     ),
-]
-
-HEAT_LOCAL_OPTS = [
-    cfg.MultiStrOpt(
-        "path",
-        default=["/var/lib/heat-cfntools/cfn-init-data"],
-        help="JSON files on the node, merged in this order. May be given several times.",
+    _seconds(
+        "splay",
+        0,
+        "Seconds: the daemon's first refresh waits for a random part of this, so that many nodes that start "
+        "together do not ask together.",
     ),
-]
-
-LOCAL_OPTS = [
     cfg.MultiStrOpt(
-        "path",
-        default=["/var/lib/os-collect-config/local-data"],
-        help="Directories of JSON files; every file is a source of its own. May be given several times. "
-        "They must be owned by the agent's user and must not be writable by everybody.",
+        "deployment_key",
+        default=["deployments"],
+        help="Keys at the root of metadata that hold deployments; each deployment becomes a document of its "
+        "own. May be given several times.",
     ),
 ]
 
@@ -162,6 +158,19 @@ RETRY_OPTS = [
 LIMITS_OPTS = [
     cfg.IntOpt("metadata_bytes", default=64 * 2**20, min=1, help="Bytes that one document may have."),
     cfg.IntOpt("metadata_depth", default=64, min=1, max=500, help="How deep objects and lists may nest."),
+    cfg.StrOpt(
+        "suspicious",
+        default=Suspicious.WARN,
+        choices=[
+            (Suspicious.WARN, "it is acted on, and a warning is logged"),
+            (
+                Suspicious.HOLD,
+                "the last good metadata stands in until --once --force confirms it or it changes again",
+            ),
+            (Suspicious.OFF, "nobody looks"),
+        ],
+        help="What becomes of metadata that turned blank or lost all its deployments.",
+    ),
 ]
 
 JOURNAL_OPTS = [
@@ -209,9 +218,6 @@ TARGET_OPTS = [
 
 GROUPS: Mapping[str, Sequence[Any]] = {
     "DEFAULT": DEFAULT_OPTS,
-    "os_collect_config": OS_COLLECT_CONFIG_OPTS,
-    "heat_local": HEAT_LOCAL_OPTS,
-    "local": LOCAL_OPTS,
     "debounce": DEBOUNCE_OPTS,
     "phases": PHASES_OPTS,
     "retry": RETRY_OPTS,
@@ -219,11 +225,18 @@ GROUPS: Mapping[str, Sequence[Any]] = {
     "journal": JOURNAL_OPTS,
     "migrations": MIGRATIONS_OPTS,
 }
+"""Those of the sources are in source_opts."""
 
 
 def list_opts() -> list[tuple[str, Sequence[Any]]]:
     """For oslo-config-generator: every group; ``migration:name`` stands for each target's own."""
-    return [*GROUPS.items(), (f"{TARGET_PREFIX}name", TARGET_OPTS)]
+    return [*GROUPS.items(), *source_opts.GROUPS.items(), (f"{TARGET_PREFIX}name", TARGET_OPTS)]
+
+
+def _section_hint(group: str, known: Sequence[str]) -> str:
+    if group.startswith(TARGET_PREFIX):
+        return f"; add {group.removeprefix(TARGET_PREFIX)} to [migrations] targets, or remove the section"
+    return hint(group, known)
 
 
 class Location(NamedTuple):
@@ -246,133 +259,107 @@ class Location(NamedTuple):
             found += [os.path.join(directory, name) for name in names]
         return found
 
+    def watch(self) -> tuple[str, ...]:
+        """The files and directories of which a change calls for reading them again; they need not exist.
+
+        And the links in those directories: a change of what they lead to is no change of the directory.
+        """
+        given = (*self.config_files, *self.config_dirs)
+        if not self.config_files:
+            given = (CONFIG_FILE, *(self.config_dirs or (CONFIG_DIR,)))
+        inside = [path for name in given for path in option_values.configuration_in(name)]
+        return (*given, *(path for path in inside if os.path.islink(path)))
+
+    def digest(self) -> str:
+        """Of the names and contents of all files now; one that cannot be read counts as such."""
+        return option_values.digest(self.watch())
+
+
+class Configuration(NamedTuple):
+    """Where a daemon's settings come from, again and again."""
+
+    location: Location
+    environment: Mapping[str, str]
+
+    def load(self) -> Settings:
+        return load(self.location, self.environment)
+
+    def watch(self) -> tuple[str, ...]:
+        return self.location.watch()
+
+    def digest(self) -> str:
+        return self.location.digest()
+
 
 def load(location: Location, environment: Mapping[str, str]) -> Settings:
     """Read and judge the whole configuration. Raises ConfigError with every problem, one a line."""
-    paths = location.files()
-    problems: list[str] = []
-    sections = [section for path in paths for section in _parsed(path, problems)]
-    if problems:
-        raise ConfigError("\n".join(problems))
-    conf = cfg.ConfigOpts()
-    for group, options in GROUPS.items():
-        conf.register_opts(options, None if group == "DEFAULT" else group)
-    conf(args=[], project="refresh-agent", default_config_files=paths, default_config_dirs=[])
-    reader = _Reader(conf, sections, problems)
-    names = reader.group("migrations", MIGRATIONS_OPTS)["targets"]
-    for name in names:
-        conf.register_opts(TARGET_OPTS, f"{TARGET_PREFIX}{name}")
-    problems += _unknown(sections, names)
-    settings = reader.settings(names, environment)
-    if problems or settings is None:
-        raise ConfigError("\n".join(problems))
-    return settings
+    with contextlib.ExitStack() as stack:
+        opened = _opened(location.files(), stack)
+        conf = cfg.ConfigOpts()
+        for group, options in GROUPS.items():
+            conf.register_opts(options, _group(group))
+        for (group, name), value in opened.defaults.items():
+            conf.set_default(name, value, _group(group))
+        try:
+            conf(args=[], project="refresh-agent", default_config_files=opened.paths, default_config_dirs=[])
+        except (cfg.Error, OSError, ValueError) as error:  # all of them could be read just before
+            names = ", ".join(dict.fromkeys(section.path for section in opened.sections))
+            raise ConfigError(f"{names}: one of them changed while it was read; try again") from error
+    return _Reading(conf, opened).settings(environment)
 
 
-class _Section(NamedTuple):
-    """One group of one file, with the values as they stand there."""
+def _opened(paths: Sequence[str], stack: contextlib.ExitStack) -> option_values.Opened:
+    if not any(option_values.is_os_collect_configs(path) for path in paths):
+        return option_values.opened(paths)
+    from refresh_agent import occ_config  # noqa: PLC0415 - only who has such a file pays for it
 
-    path: str
-    group: str
-    options: Mapping[str, Sequence[str]]
-
-
-def _parsed(path: str, problems: list[str]) -> list[_Section]:
-    """Sections and option names of one file, by oslo.config's own parser."""
-    sections: dict[str, dict[str, list[str]]] = {}
-    try:
-        _refuse_pipe(path)
-        cfg.ConfigParser(path, sections).parse()
-    except iniparser.ParseError as error:
-        problems.append(f"{path}: line {error.lineno}: {error.msg}: {error.line.strip()!r}")
-    except UnicodeDecodeError:
-        problems.append(f"{path}: is not UTF-8 text")
-    except OSError as error:
-        problems.append(f"{path}: cannot be read: {files.reason(error)}")
-    return [_Section(path, group, options) for group, options in sections.items()]
+    return occ_config.opened(paths, stack)
 
 
-def _refuse_pipe(path: str) -> None:
-    if stat.S_ISFIFO(os.stat(path).st_mode):
-        raise OSError("it is a pipe, and configuration is read more than once; give it a file")
+def _group(name: str) -> str | None:
+    """As oslo.config names it."""
+    return None if name == "DEFAULT" else name
 
 
-def _unknown(sections: Sequence[_Section], names: Sequence[str]) -> Iterator[str]:
-    """What the files hold that nobody reads: most likely misspelt, so not to be passed over."""
-    known = {group: {option.dest for option in options} for group, options in GROUPS.items()}
-    known |= {f"{TARGET_PREFIX}{name}": {option.dest for option in TARGET_OPTS} for name in names}
-    for section in sections:
-        if section.group.startswith(TARGET_PREFIX) and not section.options:
-            continue  # the bare heading of the sample file
-        if section.group not in known:
-            yield f"{section.path}: [{section.group}] is not a known group{_hint(section.group, known)}"
-            continue
-        for option in section.options:
-            if option not in known[section.group]:
-                hint = _hint(option, known[section.group])
-                yield f"{section.path}: [{section.group}] {option} is not a known option{hint}"
+class _Reading:
+    """One configuration while it is judged."""
 
-
-def _hint(name: str, known: Any) -> str:
-    if name.startswith(TARGET_PREFIX):
-        return f"; add {name.removeprefix(TARGET_PREFIX)} to [migrations] targets, or remove the section"
-    import difflib  # noqa: PLC0415 - only bad configuration needs it
-
-    close = difflib.get_close_matches(name, known, 1, 0.4)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-class _Reader:
-    """Takes values out of oslo.config, and collects what is wrong with them."""
-
-    def __init__(self, conf: Any, sections: Sequence[_Section], problems: list[str]) -> None:
+    def __init__(self, conf: Any, opened: option_values.Opened) -> None:
         self._conf = conf
-        self._sections = sections
-        self._problems = problems
+        self._own = opened.own
+        self._problems: list[str] = []
+        self._reader = Reader(conf, opened.sections, self._problems)
+        self._sources: dict[str, Sequence[Any] | None] = {}
+        self._unloadable: set[str] = set()
 
-    def group(self, group: str, options: Sequence[Any]) -> dict[str, Any]:
-        """All values of a group; a bad one is noted, and stands as its default."""
-        values = {}
-        holder = self._conf if group == "DEFAULT" else self._conf[group]
-        for option in options:
-            try:
-                values[option.dest] = _finite(getattr(holder, option.dest))
-            except (cfg.Error, ValueError) as error:
-                values[option.dest] = option.default
-                self._problems.append(f"{self._place(group, option)}: {_fault(option, error)}")
-        return values
-
-    def _place(self, group: str, option: Any) -> str:
-        """Where the value stands that counts, and what it is unless that is secret."""
-        for section in reversed(self._sections):
-            if section.group == group and option.dest in section.options:
-                value = "" if option.secret else f" = {section.options[option.dest][-1]}"
-                return f"{section.path}: [{group}] {option.dest}{value}"
-        return f"[{group}] {option.dest}"
-
-    def settings(self, names: Sequence[str], environment: Mapping[str, str]) -> Settings | None:
+    def settings(self, environment: Mapping[str, str]) -> Settings:
+        """Raises ConfigError with every problem."""
+        names = list(dict.fromkeys(self._group("migrations")["targets"]))
+        for name in names:
+            self._conf.register_opts(TARGET_OPTS, f"{TARGET_PREFIX}{name}")
+        self._find_unknown(names)
         default, debounce, retry, limits, phases, journal = (
-            self.group(group, GROUPS[group])
-            for group in ("DEFAULT", "debounce", "retry", "limits", "phases", "journal")
+            self._group(group) for group in ("DEFAULT", "debounce", "retry", "limits", "phases", "journal")
         )
-        self._require_absolute("DEFAULT", default, ("state_dir", "lock_file", "cachedir", "base_dir"))
-        if debounce["max_wait"] < debounce["quiet"]:
-            self._problems.append(
-                "[debounce] max_wait is shorter than quiet; give it at least the same value"
-            )
-        if phases["kill_grace"] == 0:
-            self._problems.append("[phases] kill_grace must be more than 0")
-        chosen = self._collectors(default["collectors"])
-        databases = [self._target(name) for name in dict.fromkeys(names)]
+        self._judge(default, debounce, phases)
+        keys = tuple(key for key in default["deployment_key"] if key) or ("deployments",)
+        chosen = self._collectors(default["collectors"], keys)
+        databases = [self._target(name) for name in names]
         if self._problems:
-            return None
+            raise ConfigError("\n".join(self._problems))
+        interval = default["polling_interval"]
         return Settings(
             state_dir=os.path.abspath(default["state_dir"]),
             lock_file=os.path.abspath(default["lock_file"]),
             cachedir=os.path.abspath(default["cachedir"]),
-            polling=PollingSettings(default["polling_interval"]),
+            backup_cachedir=os.path.abspath(default["backup_cachedir"]) if default["backup_cachedir"] else "",
+            polling=PollingSettings(
+                interval, min(default["min_polling_interval"], interval), default["splay"]
+            ),
             collectors=chosen,
-            limits=MetadataLimits(limits["metadata_bytes"], limits["metadata_depth"]),
+            limits=MetadataLimits(
+                limits["metadata_bytes"], limits["metadata_depth"], Suspicious(limits["suspicious"])
+            ),
             quiet=debounce["quiet"],
             max_wait=debounce["max_wait"],
             phases=PhaseSettings(
@@ -385,24 +372,75 @@ class _Reader:
             targets=tuple(target for target in databases if target is not None),
         )
 
-    def _require_absolute(self, group: str, values: Mapping[str, Any], names: Sequence[str]) -> None:
-        """A daemon's working directory is nobody's business; an empty path would be it. Unset is None."""
-        for name in names:
-            for path in values[name] if isinstance(values[name], list) else [values[name]]:
-                if path is not None and not os.path.isabs(path):
-                    self._problems.append(f"[{group}] {name}: {path!r} is not an absolute path")
+    def _group(self, group: str) -> dict[str, Any]:
+        return self._reader.group(group, GROUPS[group])
 
-    def _collectors(self, values: Sequence[str]) -> tuple[CollectorSettings, ...]:
-        names = dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip())
+    def _judge(
+        self, default: Mapping[str, Any], debounce: Mapping[str, Any], phases: Mapping[str, Any]
+    ) -> None:
+        """What a value's type alone does not say."""
+        for option in DEFAULT_OPTS:
+            value = default[option.dest]
+            if option.dest in {"state_dir", "lock_file", "cachedir", "base_dir"} or (
+                option.dest == "backup_cachedir" and value
+            ):
+                self._reader.require_absolute("DEFAULT", option, value)
+        for name in ("cachedir", "state_dir"):
+            backup = default["backup_cachedir"]
+            if backup and _overlap(backup, default[name]):
+                self._problems.append(
+                    f"[DEFAULT] backup_cachedir is, holds, or is in {name}; all of it is replaced, so give "
+                    "it a directory of its own"
+                )
+        if debounce["max_wait"] < debounce["quiet"]:
+            self._problems.append(
+                "[debounce] max_wait is shorter than quiet; give it at least the same value"
+            )
+        if phases["kill_grace"] == 0:
+            self._problems.append("[phases] kill_grace must be more than 0")
+
+    def _find_unknown(self, names: Sequence[str]) -> None:
+        """What our own files hold that nobody reads: most likely misspelt, so not to be passed over."""
+        of_targets = {f"{TARGET_PREFIX}{name}" for name in names}
+        for path, group, given in self._own:
+            if group.startswith(TARGET_PREFIX) and not given:
+                continue  # the bare heading of the sample file
+            options = TARGET_OPTS if group in of_targets else GROUPS.get(group) or self._source(group)
+            if options is None:
+                if group not in self._unloadable:
+                    near = _section_hint(group, (*GROUPS, *source_opts.GROUPS, *of_targets))
+                    self._problems.append(f"{path}: [{group}] is not a known group{near}")
+                continue
+            known = option_values.names_of(options)
+            self._problems += [
+                f"{path}: [{group}] {option} is not a known option{hint(option, known)}"
+                for option in given
+                if option not in known
+            ]
+
+    def _source(self, name: str) -> Sequence[Any] | None:
+        """The options of a collector, which oslo.config knows from now on; None if there is none."""
+        if name not in self._sources:
+            options = None
+            try:
+                options = source_opts.options_of(name, GROUPS)
+            except ConfigError as error:
+                self._problems.append(str(error))
+                self._unloadable.add(name)
+            self._conf.register_opts(options or (), _group(name))
+            self._sources[name] = options
+        return self._sources[name]
+
+    def _collectors(self, values: Sequence[str], keys: tuple[str, ...]) -> tuple[CollectorSettings, ...]:
+        names = dict.fromkeys(name for value in values for name in value.replace(",", " ").split())
         chosen = []
         for name in names:
-            if name not in collectors.BUILT_IN and name not in collectors.known():
-                hint = _hint(name, collectors.known())
-                self._problems.append(f"[DEFAULT] collectors: there is no collector {name!r}{hint}")
-                continue
-            options = self.group(name, GROUPS[name]) if name in GROUPS else {}
-            self._require_absolute(name, options, [key for key in ("files_list", "path") if key in options])
-            chosen.append(CollectorSettings(name, options))
+            options = self._source(name)
+            if options is not None:
+                chosen.append(source_opts.settings(name, options, self._reader, keys))
+            elif name not in self._unloadable:
+                near = hint(name, collectors.known())
+                self._problems.append(f"[DEFAULT] collectors: there is no collector {name!r}{near}")
         if not names:
             self._problems.append("[DEFAULT] collectors is empty; name at least one")
         return tuple(chosen)
@@ -411,7 +449,7 @@ class _Reader:
         """None, and the problems noted, if the section cannot be made sense of."""
         group = f"{TARGET_PREFIX}{name}"
         known = len(self._problems)
-        values = self.group(group, TARGET_OPTS)
+        values = self._reader.group(group, TARGET_OPTS)
         if len(self._problems) > known:
             return None
         legacy_versions: tuple[tuple[int, str], ...] = ()
@@ -443,17 +481,7 @@ def _from_here(path: str) -> str:
     return os.path.join(os.getcwd(), path).rstrip("/") or "/"
 
 
-def _finite(value: Any) -> Any:
-    """oslo.config's float options take "nan" and "inf", which no clock ever reaches."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("is not valid: not a finite number")
-    return value
-
-
-def _fault(option: Any, error: Exception) -> str:
-    """oslo.config's words for it, which may hold the value: not for a secret option."""
-    if isinstance(error, (cfg.NoSuchOptError, cfg.TemplateSubstitutionError)):
-        return "a $ in it names an option that does not exist; write $$ for the character itself"
-    if option.secret:
-        return "its value cannot be used"
-    return f"is not valid: {str(error).rpartition('is not valid: ')[2]}"
+def _overlap(one: str, other: str) -> bool:
+    """Whether one directory is, or is inside, the other."""
+    paths = [os.path.realpath(path) for path in (one, other)]
+    return os.path.commonpath(paths) in paths

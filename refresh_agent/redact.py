@@ -51,11 +51,23 @@ def secrets_in(content: Any) -> Iterator[str]:
     if isinstance(content, Mapping):
         named = content.get("name")
         for key, value in content.items():
-            is_value_of_secret = key == "value" and isinstance(named, str) and looks_secret(named)
-            yield from _texts(value) if is_value_of_secret or looks_secret(key) else secrets_in(value)
+            yield from _texts(value) if _hides(key, named) else secrets_in(value)
     elif isinstance(content, list):
         for value in content:
             yield from secrets_in(value)
+
+
+def masked(content: Any, mask: "Masker") -> Any:
+    """The same content to be shown: what is under a secret key is masked however short it is, too."""
+    if isinstance(content, Mapping):
+        named = content.get("name")
+        return {
+            key: _blotted(value) if _hides(key, named) else masked(value, mask)
+            for key, value in content.items()
+        }
+    if isinstance(content, list):
+        return [masked(value, mask) for value in content]
+    return mask(content) if isinstance(content, str) else content
 
 
 class Masker:
@@ -190,6 +202,19 @@ def shown(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
+
+
+def _hides(key: str, named: Any) -> bool:
+    """Whether what is under this key, in an object with that ``name``, is secret."""
+    return looks_secret(key) or (key == "value" and isinstance(named, str) and looks_secret(named))
+
+
+def _blotted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _blotted(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_blotted(inner) for inner in value]
+    return value if value in (None, "", True, False) else MASK
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from refresh_agent import cache, config_files, files, metadata
+from refresh_agent import cache, config_files, metadata
 from refresh_agent.db.worker.masking import secrets_of
 from refresh_agent.errors import StateError
 from refresh_agent.journal import HookRecord, Journal, PhaseEnd, Run, hook_ids
@@ -34,7 +34,7 @@ from refresh_agent.phases.family import HOOK_ID
 from refresh_agent.phases.output import Output
 from refresh_agent.phases.process import Grace, ProcessRunner
 from refresh_agent.plan import Decision
-from refresh_agent.redact import Masker, looks_secret, secrets_in
+from refresh_agent.redact import Masker, looks_secret
 from refresh_agent.sources import Sources
 from refresh_agent.systemd import ALWAYS_OURS, status
 
@@ -135,12 +135,14 @@ class _Refresh:
         for target in self._work.settings.targets:
             for secret in secrets_of(target.connection):
                 yield from {secret, unquote(secret), unquote_plus(secret)}
+        for entry in self._work.settings.collectors:
+            yield from entry.secrets
         for document in self._documents:
-            yield from secrets_in(self._work.sources.content(document))
+            yield from self._work.sources.secrets(document)
         # What was committed too: a hook that changes a password may name the old one.
         for document in self._work.sources.committed:
             with contextlib.suppress(StateError):  # gone, and nothing but this needs it
-                yield from secrets_in(self._work.sources.content(document))
+                yield from self._work.sources.secrets(document)
 
     def config_files(self) -> Mapping[str, str]:
         """Put the documents where hooks read them: OS_CONFIG_FILES. Raises StateError."""
@@ -154,7 +156,15 @@ class _Refresh:
             return _not_recorded(error)
         with _reported():
             self._work.sources.commit(self._documents)
+        with _reported():
+            self._commit_cache()
         return RunOutcome.SUCCESS, None
+
+    def _commit_cache(self) -> None:
+        settings = self._work.settings
+        if settings.keeps_cache:
+            cache.commit(settings.cachedir, _contents(self._documents))
+            cache.back_up(settings.cachedir, settings.backup_cachedir)
 
 
 class _ByHand(_Refresh):
@@ -273,14 +283,16 @@ def _config_files(work: Work, documents: tuple[StoredDocument, ...]) -> Mapping[
 
 def _paths_for_hooks(work: Work, documents: tuple[StoredDocument, ...]) -> tuple[str, ...]:
     """Where os-collect-config runs, its cache is its own and is not written to."""
-    if any(entry.name == "os_collect_config" for entry in work.settings.collectors):
+    if not work.settings.keeps_cache:
         return tuple(document.live or document.stored for document in documents)
-    limit = work.settings.limits.bytes
-    try:
-        contents = [(document.name, files.read_regular(document.stored, limit)) for document in documents]
-    except OSError as error:
-        raise StateError(f"{error.filename}: cannot be read: {files.reason(error)}") from error
-    return cache.write(work.settings.cachedir, contents)
+    cachedir = work.settings.cachedir
+    paths = cache.write(cachedir, _contents(documents))
+    cache.back_up(cachedir, work.settings.backup_cachedir)
+    return paths
+
+
+def _contents(documents: tuple[StoredDocument, ...]) -> cache.Contents:
+    return [(document.name, document.stored) for document in documents]
 
 
 def _log_changed_keys(sources: Sources, documents: tuple[StoredDocument, ...]) -> None:

@@ -10,12 +10,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 # futurist imports eventlet if it is there: 230 ms, 10 MiB and a warning, for nothing.
 sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from oslo_config import cfg
 
@@ -51,13 +50,21 @@ LOCK_RETRY = 1.0
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-Loader = Callable[[], Settings]
+
+class Configuration(Protocol):
+    """Where settings come from. ``watch``: the paths of which a change may change them; ``digest`` tells."""
+
+    def load(self) -> Settings: ...
+
+    def watch(self) -> tuple[str, ...]: ...
+
+    def digest(self) -> str: ...
 
 
-def run(load: Loader) -> int:
+def run(configuration: Configuration) -> int:
     """The daemon, until SIGTERM or SIGINT; its exit code. Raises RefreshAgentError if it cannot start."""
     stop = Stop()
-    agent = Agent(load, stop)
+    agent = Agent(configuration, stop)
     handler = service.SignalHandler()
     handler.add_handlers(("SIGTERM", "SIGINT"), lambda number, _frame: stop.request(number))
     handler.add_handler("SIGHUP", lambda _number, _frame: agent.wakeup.because(Trigger.SIGNAL))
@@ -101,14 +108,15 @@ class Timers(NamedTuple):
 class Agent(service.ServiceBase):  # type: ignore[misc]
     """The worker. ``start`` runs in the launcher's thread and is the whole life of the daemon."""
 
-    def __init__(self, load: Loader, stop: Stop) -> None:
-        self._load = load
+    def __init__(self, configuration: Configuration, stop: Stop) -> None:
+        self._configuration = configuration
         self._stop = stop
         self.wakeup = Wakeup(stop)
         self._watcher = Watcher(lambda: self.wakeup.because(Trigger.CHANGE))
         self._ended = threading.Event()
         self.error: RefreshAgentError | None = None
-        self._use(load())
+        self._digest = configuration.digest()
+        self._use(configuration.load())
         self._errors = 0
         self._looked = 0.0
         self._scanned: object = None
@@ -142,8 +150,9 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self.wakeup.because(Trigger.SIGNAL)
 
     def _use(self, settings: Settings) -> None:
-        self._settings = settings
+        """Raises StateError, and then what was used before still is."""
         self._cycle = Cycle(settings, self._stop)
+        self._settings = settings
         retry = settings.retry
         self._timers = Timers(
             Quiescence(settings.quiet, settings.max_wait),
@@ -151,9 +160,14 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             now() + settings.polling.interval,
         )
 
+    def _poll(self) -> None:
+        self._cycle.poll(lambda: self.wakeup.because(Trigger.CHANGE))
+
     def _live(self) -> None:
         LOG.info("refresh-agent starts: collectors %s", _names(self._settings))
         systemd.notify("READY=1", "STATUS=starting the first refresh")
+        self._splay()
+        self._poll()
         self._refresh(Trigger.START)
         while not self._stop.requested:
             reasons = self.wakeup.wait(self._timers.next_due() - now())
@@ -161,11 +175,19 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
                 self._turn(reasons)
         LOG.info("refresh-agent ends (signal %d)", self._stop.signal)
 
+    def _splay(self) -> None:
+        """A fleet that was switched on at once need not ask at once. A HUP ends the wait."""
+        seconds = self._settings.polling.splay * random.random()  # noqa: S311
+        if seconds:
+            LOG.info("the first refresh is in %.1f s ([DEFAULT] splay)", seconds)
+            self.wakeup.wait(seconds)
+
     def _turn(self, reasons: set[Trigger]) -> None:
         """See to one wake-up: by a signal, a file, or because a timer is due."""
         moment = now()
         if Trigger.SIGNAL in reasons:
-            self._reload()
+            if self._reload():
+                self._poll()
             self._refresh(Trigger.SIGNAL)
             return
         if Trigger.CHANGE in reasons and self._timers.look is None:
@@ -187,11 +209,12 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
 
         os-collect-config rewrites its files at every poll; what is the same again must not delay a change.
         """
-        sources = self._cycle.sources
         # A directory may have come or gone; what is missing now wakes us when it appears.
-        self._watcher.watch(sources.watch)
+        self._watcher.watch(self._watched())
         self._timers = self._timers._replace(look=None)
-        seen = sources.look()
+        if self._configuration.digest() != self._digest:
+            self._follow_configuration()
+        seen = self._cycle.sources.look()
         self._looked = now()
         if seen == self._seen:
             return False
@@ -202,7 +225,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
     def _rescan(self, moment: float) -> None:
         """Look for what the kernel did not report, and bury what hooks have left behind and has ended."""
         reap_orphans()
-        watched = self._cycle.sources.watch
+        watched = self._watched()
         self._timers = self._timers._replace(rescan=moment + self._settings.polling.interval)
         self._watcher.watch(watched)
         scanned = scan(watched)
@@ -212,15 +235,38 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         if self._touched(moment):
             LOG.info("the rescan found a change")
 
-    def _reload(self) -> None:
-        """New settings between two cycles; the old ones stay if the new are bad."""
+    def _watched(self) -> tuple[str, ...]:
+        return (*self._cycle.sources.watch, *self._configuration.watch())
+
+    def _follow_configuration(self) -> None:
+        """Metadata may carry new credentials, which a hook writes into a configuration file.
+
+        That is no reason to run; what waits to be acted on still waits, and so does a retry.
+        """
+        timers = self._timers
+        if self._reload():
+            self._poll()
+            settled, backoff = self._timers.quiescence, self._timers.backoff
+            self._timers = timers._replace(
+                quiescence=settled._replace(first=timers.quiescence.first, last=timers.quiescence.last),
+                backoff=backoff._replace(not_before=timers.backoff.not_before),
+                rescan=self._timers.rescan,
+            )
+
+    def _reload(self) -> bool:
+        """New settings between two cycles; the old ones stay if the new are bad. Whether they are new."""
+        old = self._cycle
+        # First the digest, then the content: what is written in between is seen as another change.
+        self._digest = self._configuration.digest()
         try:
-            self._use(self._load())
+            self._use(self._configuration.load())
         except (ConfigError, StateError) as error:
             for line in str(error).splitlines():
                 LOG.error("the configuration is not reloaded, the old one stays: %s", line)  # noqa: TRY400
-        else:
-            LOG.info("configuration reloaded: collectors %s", _names(self._settings))
+            return False
+        LOG.info("configuration reloaded: collectors %s", _names(self._settings))
+        old.close()
+        return True
 
     def _refresh(self, trigger: Trigger) -> None:
         """One cycle, and when to look again after it."""
@@ -235,8 +281,8 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             look=None,
         )
         # Before the content is read: a change after this is a change from what is read now.
-        self._watcher.watch(sources.watch)
-        self._scanned = scan(sources.watch)
+        self._watcher.watch(self._watched())
+        self._scanned = scan(self._watched())
         try:
             result = self._cycle.refresh(Request(trigger, max_attempts=self._settings.retry.max_attempts))
         except LockedError as error:
@@ -264,7 +310,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
     def _watch_anew(self) -> None:
         """The collection may have named new paths; what changed in them before they were watched counts."""
         watched = self._watcher.paths
-        self._watcher.watch(self._cycle.sources.watch)
+        self._watcher.watch(self._watched())
         if self._watcher.paths != watched:
             self.wakeup.because(Trigger.CHANGE)
 

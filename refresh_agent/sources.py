@@ -1,109 +1,230 @@
-"""The newest good content of every source, kept durably, so that a source that goes bad costs nothing.
+"""The sources: what they give is judged, stored durably, and handed out as documents.
 
-``state_dir/sources/NAME.json`` is the index of one source: which documents it last gave and which were
-committed. The contents lie beside it in ``NAME/``, each in a file that is written once and never changed,
-so that the index is true at every moment and hooks can be given the file itself.
+A source that fails, gives bad content or gives what looks like an accident costs nothing: its last good
+content stands in.
 """
 
-import contextlib
-import json
+import functools
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from refresh_agent import collectors, files, metadata
 from refresh_agent.errors import StateError
-from refresh_agent.model import CollectorSettings, Document, MetadataLimits, Snapshot, StoredDocument
+from refresh_agent.intake import Intake, Problem, Rules, family_of, text_of, told
+from refresh_agent.model import (
+    CollectorSettings,
+    Document,
+    MetadataLimits,
+    Snapshot,
+    StoredDocument,
+    Suspicious,
+)
+from refresh_agent.redact import secrets_in
+from refresh_agent.store import Documents, Kept, Store
 
 LOG = logging.getLogger("refresh_agent.sources")
 
-INDEX_VERSION = 1
-INDEX_LIMIT = 64 * 2**20
+
+class Collected(NamedTuple):
+    """What became of a collection. ``retry_after``: seconds, if the server asked for it."""
+
+    changed: bool = False
+    failed: bool = False
+    retry_after: float = 0.0
 
 
-class Problem(NamedTuple):
-    """What is wrong with a source. ``expected``: not there, and never was; nothing to worry about."""
+class Peek(NamedTuple):
+    """What a source gives, as hooks would merge it, and what is wrong with it."""
 
-    text: str
-    expected: bool = False
+    contents: Sequence[metadata.Content]
+    problems: Sequence[Problem]
 
 
 class Source:
-    """One source: its collector, and what the store holds of it."""
+    """One source: its collector, and what the store holds of it.
 
-    def __init__(self, name: str, collector: collectors.Collector, directory: str, limits: MetadataLimits):
+    A polled one collects in a thread of its own, while the worker reads what is stored.
+    """
+
+    def __init__(
+        self, name: str, build: Callable[[], collectors.Collector], directory: str, rules: Rules
+    ) -> None:
         self.name = name
+        self._build = build
         self.watch: tuple[str, ...] = ()
-        self.seen = ""
         self.problems: tuple[Problem, ...] = ()
-        self._collector = collector
-        self._limits = limits
-        self._index = os.path.join(directory, f"{name}.json")
-        self._contents = os.path.join(directory, name)
-        self._good, self._committed = self._load()
+        self._rules = rules
+        self._store = Store(directory, name, rules.limits)
+        self._asking = threading.Lock()
+        self._closed = False
+        self._seen = ""
+        self._noticed = _told_apart(self.documents)
+
+    @functools.cached_property
+    def collector(self) -> collectors.Collector:
+        """Made when it is first needed: it may need libraries that take longer to load than all the rest."""
+        return self._build()
 
     @property
-    def documents(self) -> tuple[StoredDocument, ...]:
+    def polled(self) -> bool:
+        return isinstance(self.collector, collectors.Polled)
+
+    @property
+    def documents(self) -> Documents:
         """The newest good documents, in the source's order."""
-        return self._good
+        return self._store.kept.good
 
     @property
-    def committed(self) -> tuple[StoredDocument, ...]:
+    def committed(self) -> Documents:
         """The documents of the last commit, for comparison."""
-        return self._committed
+        return self._store.kept.committed
+
+    @property
+    def held(self) -> str:
+        """Why newer documents are held back; empty if none are."""
+        return self._store.kept.reason
 
     def look(self) -> str:
-        """What the collector gives now, as a digest; nothing is stored, nothing is said."""
-        return _digest(self._collector.collect())
+        """What it gives now, as a digest; nothing is stored, nothing is said. A polled one is not asked."""
+        return _told_apart(self.documents) if self.polled else _digest(self._ask())
 
-    def collect(self) -> None:
-        """Ask the collector, and store durably what is new. Raises StateError if that cannot be written."""
-        snapshot = self._collector.collect()
-        self.seen = _digest(snapshot)
-        self.watch = snapshot.watch
-        problems: list[Problem] = []
-        if snapshot.error:
-            problems.append(self._standing_in(snapshot))
-            documents = tuple(document._replace(live="") for document in self._good)
-        else:
-            stored = (self._store(document, problems) for document in snapshot.documents)
-            documents = tuple(document for document in stored if document is not None)
-        self._tell(tuple(problems))
-        if documents != self._good:
-            self._good = documents
-            self._save()
+    def seen(self, documents: Iterable[StoredDocument]) -> str:
+        """What ``look`` would have given when it held these ``documents``."""
+        return _told_apart(documents) if self.polled else self._seen
+
+    def collect(self, *, confirmed: bool = False) -> Collected:
+        """Ask the collector, and store durably what is new. Raises StateError if that cannot be written.
+
+        ``confirmed``: what looks like an accident is none.
+        """
+        with self._asking:
+            snapshot = self._ask()
+            self.watch = snapshot.watch
+            self._seen = _digest(snapshot)
+            self._keep(snapshot, confirmed=confirmed)
+            # Not what was stored just now: another process may have stored it, and never have run it.
+            before, self._noticed = self._noticed, _told_apart(self.documents)
+            if isinstance(self.collector, collectors.Polled) and not self._closed:
+                self.collector.stored()
+        failed = bool(snapshot.error) and not snapshot.absent
+        return Collected(before != self._noticed, failed, snapshot.retry_after)
+
+    def take(self) -> Documents:
+        """The newest good documents, to be acted on: what differs from them is a change."""
+        taken = self.documents
+        self._noticed = _told_apart(taken)
+        return taken
 
     def commit(self, documents: Sequence[StoredDocument]) -> None:
         """Remember what a run has brought onto the node. Raises StateError."""
-        if tuple(documents) != self._committed:
-            self._committed = tuple(documents)
-            self._save()
+        if tuple(documents) != self.committed:
+            with self._store.changing():
+                self._store.save(self._store.kept._replace(committed=tuple(documents)))
 
-    def _store(self, document: Document, problems: list[Problem]) -> StoredDocument | None:
-        """The document as the store now holds it; the last good one, if this one is not good."""
-        last = next((good for good in self._good if good.name == document.name), None)
-        if document.raw is None:
-            problems.append(_told(document.error, last, absent=document.absent))
-            return last._replace(live="") if last else None
-        digest = metadata.digest(document.raw)
-        if last is not None and last.digest == digest and os.path.exists(last.stored):
-            return last._replace(live=document.path or "")
+    def sweep(self, in_use: Iterable[StoredDocument]) -> None:
+        """Remove what nobody needs any more. Only who holds the run lock may: a run reads these files."""
+        with self._store.changing():
+            self._store.sweep(in_use)
+
+    def secrets(self, document: StoredDocument) -> tuple[str, ...]:
+        """Those of a stored document. Raises StateError if it is gone."""
+        found = dict(self._store.kept.secrets).get(document.digest)
+        return tuple(secrets_in(self.content(document))) if found is None else found
+
+    def content(self, document: StoredDocument) -> dict[str, Any]:
+        """The stored content. Raises StateError if it is gone."""
+        limits = self._rules.limits
         try:
-            content = metadata.parse(document.raw, self._limits)
+            return metadata.parse(files.read_regular(document.stored, limits.bytes), limits)
+        except OSError as error:
+            raise StateError(f"{document.stored}: cannot be read: {files.reason(error)}") from error
         except metadata.MetadataError as error:
-            problems.append(
-                _told(f"{document.path or document.origin or document.name}: {error}", last, absent=False)
-            )
-            return last._replace(live="") if last else None
-        path = os.path.join(self._contents, f"{document.name}-{digest[:16]}.json")
-        self._write(path, document.raw)
-        fingerprint = metadata.fingerprint(content)
-        return StoredDocument(self.name, document.name, path, fingerprint, digest, document.path or "")
+            raise StateError(f"{document.stored}: {error}") from error
 
-    def _standing_in(self, snapshot: Snapshot) -> Problem:
-        last = self._good[0] if self._good else None
-        return _told(snapshot.error, last, absent=snapshot.absent)
+    def peek(self) -> Peek:
+        """What it gives now, or what stands in for it; nothing is stored, and the source is told nothing."""
+        snapshot = self._ask()
+        if snapshot.unchanged:
+            return Peek([self.content(document) for document in self.documents], [])
+        if snapshot.error:
+            return self._stand_in(self.documents, snapshot.error, absent=snapshot.absent)
+        found = [self._peek(document, snapshot.deployment_keys) for document in snapshot.documents]
+        contents = [content for peek in found for content in peek.contents]
+        return Peek(contents, [problem for peek in found for problem in peek.problems])
+
+    def _peek(self, document: Document, deployment_keys: Sequence[str]) -> Peek:
+        last = family_of(self.documents, document.name)
+        if document.error:
+            return self._stand_in(last, document.error, absent=document.absent)
+        try:
+            content = metadata.parse_text(text_of(document, self._rules.limits), self._rules.limits)
+        except metadata.MetadataError as error:
+            return self._stand_in(last, f"{document.name}: {error}", absent=False)
+        exploded = metadata.explode(content, deployment_keys)
+        return Peek([content, *(each.config for each in exploded if not each.problem)], [])
+
+    def _stand_in(self, last: Documents, problem: str, *, absent: bool) -> Peek:
+        contents = [self.content(document) for document in last]
+        return Peek(contents, [told(f"source {self.name}: {problem}", last, absent=absent)])
+
+    def close(self) -> None:
+        """Nothing is stored from now on: another configuration is in force."""
+        self._closed = True
+
+    def _ask(self) -> Snapshot:
+        try:
+            return self.collector.collect()
+        except Exception as error:  # a collector may be anybody's
+            LOG.debug("source %s: internal error", self.name, exc_info=True)
+            return Snapshot(self.name, error=f"its collector failed: {type(error).__name__}")
+
+    def _keep(self, snapshot: Snapshot, *, confirmed: bool) -> None:
+        problems: list[Problem] = []
+        with self._store.changing():
+            if self._closed:
+                return
+            kept = self._judged(self._store.kept, snapshot, problems, confirmed=confirmed)
+            self._store.save(kept)
+        if kept.reason:
+            problems.append(Problem(_held_back(kept.reason)))
+        self._tell(tuple(problems))
+
+    def _judged(self, kept: Kept, snapshot: Snapshot, problems: list[Problem], *, confirmed: bool) -> Kept:
+        """What is to be kept after this snapshot."""
+        if confirmed and kept.held:
+            kept = kept._replace(good=kept.held, held=(), reason="")
+        if snapshot.error:
+            problems.append(told(snapshot.error, kept.good, absent=snapshot.absent))
+            return kept._replace(good=tuple(document._replace(live="") for document in kept.good))
+        if snapshot.unchanged:
+            return kept
+        intake = Intake(snapshot, self._store, self._rules)
+        problems += intake.problems
+        good = intake.documents
+        kept = kept._replace(deployment_keys=snapshot.deployment_keys)
+        reason = "" if confirmed else self._suspicion(kept.good, good)
+        if reason and self._rules.limits.suspicious is Suspicious.HOLD:
+            return kept._replace(held=good, reason=reason).learning(intake.secrets)
+        if reason:
+            how = "it is used all the same ([limits] suspicious = warn)"
+            LOG.warning("source %s: %s; %s", self.name, reason, how)
+        return kept._replace(good=good, held=(), reason="").learning(intake.secrets)
+
+    def _suspicion(self, before: Documents, after: Documents) -> str:
+        """The first document that looks like an accident, and why; empty if none does."""
+        if self._rules.limits.suspicious is Suspicious.OFF:
+            return ""
+        known = {document.name: document for document in before if not document.parent}
+        for document in after:
+            old = known.get(document.name)
+            if old is not None and not document.parent:
+                reason = metadata.suspicion(_shape(old), _shape(document))
+                if reason:
+                    return f"{document.name} {reason}"
+        return ""
 
     def _tell(self, problems: tuple[Problem, ...]) -> None:
         """Say what is wrong once, not at every collection."""
@@ -116,153 +237,142 @@ class Source:
                 LOG.info("source %s: no longer so: %s", self.name, problem.text)
         self.problems = problems
 
-    def _load(self) -> tuple[tuple[StoredDocument, ...], tuple[StoredDocument, ...]]:
-        try:
-            index = json.loads(files.read_regular(self._index, INDEX_LIMIT))
-            if index["version"] != INDEX_VERSION:
-                raise StateError(f"{self._index}: is of version {index['version']}, made by a newer agent")
-            return self._known(index["good"]), self._known(index["committed"])
-        except FileNotFoundError:
-            return (), ()
-        except OSError as error:
-            raise StateError(f"{self._index}: cannot be read: {files.reason(error)}") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            LOG.warning("%s is damaged; the source is collected as for the first time", self._index)
-            return (), ()
-
-    def _known(self, entries: Iterable[Mapping[str, Any]]) -> tuple[StoredDocument, ...]:
-        """The entries whose content is there and whole."""
-        documents = []
-        for entry in entries:
-            path = os.path.join(self._contents, os.path.basename(entry["file"]))
-            name, fingerprint, digest = entry["name"], entry["fingerprint"], entry["digest"]
-            document = StoredDocument(self.name, name, path, fingerprint, digest, entry["live"])
-            try:
-                whole = metadata.digest(files.read_regular(path, self._limits.bytes)) == document.digest
-            except OSError:
-                whole = False
-            if whole:
-                documents.append(document)
-            else:
-                LOG.warning("%s is missing or damaged; %s is collected anew", path, document.name)
-        return tuple(documents)
-
-    def _save(self) -> None:
-        index = {
-            "version": INDEX_VERSION,
-            "good": [_entry(document) for document in self._good],
-            "committed": [_entry(document) for document in self._committed],
-        }
-        self._write(self._index, json.dumps(index, indent=1).encode())
-        self._sweep({document.stored for document in (*self._good, *self._committed)})
-
-    def _write(self, path: str, data: bytes) -> None:
-        try:
-            files.make_directory(self._contents, 0o700)
-            files.write_durably(path, data)
-        except OSError as error:
-            raise StateError(f"{path}: cannot be written: {files.reason(error)}") from error
-
-    def _sweep(self, needed: set[str]) -> None:
-        """Remove the contents that the index no longer names, and what an interrupted write left."""
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self._contents):
-                path = os.path.join(self._contents, name)
-                if path not in needed:
-                    os.unlink(path)
-
 
 class Sources:
     """All configured sources, in the order in which their documents are merged."""
 
     def __init__(self, state_dir: str, settings: Sequence[CollectorSettings], limits: MetadataLimits):
         directory = os.path.join(state_dir, "sources")
-        self._limits = limits
-        self._sources = [
-            Source(entry.name, collectors.build(entry, limits), directory, limits) for entry in settings
-        ]
+        self._all = [_source(entry, directory, limits) for entry in settings]
+        self._taken = [source.documents for source in self._all]
 
-    def collect(self) -> None:
-        """Collect from all. What is wrong with one does not stop the others. Raises StateError."""
-        for source in self._sources:
-            source.collect()
+    def __iter__(self) -> Iterator[Source]:
+        return iter(self._all)
+
+    @property
+    def polled(self) -> tuple[Source, ...]:
+        """Those that have to be asked; each may be asked in a thread of its own."""
+        return tuple(source for source in self._all if source.polled)
+
+    def collect(self, *, confirmed: bool = False) -> None:
+        """Collect from those that need not be polled, and take what all of them hold now.
+
+        What is wrong with one does not stop the others. ``confirmed``: what looks like an accident is none.
+        Raises StateError.
+        """
+        for source in self._all:
+            if not source.polled:
+                source.collect(confirmed=confirmed)
+        self._taken = [source.take() for source in self._all]
 
     def look(self) -> tuple[str, ...]:
         """What all sources give now, to compare with ``seen``: writers rewrite files without a change."""
-        return tuple(source.look() for source in self._sources)
+        return tuple(source.look() for source in self._all)
 
     @property
     def seen(self) -> tuple[str, ...]:
         """What ``look`` would have given at the last collection."""
-        return tuple(source.seen for source in self._sources)
+        return tuple(source.seen(taken) for source, taken in zip(self._all, self._taken, strict=True))
 
     @property
-    def documents(self) -> tuple[StoredDocument, ...]:
-        """Those of all sources; a name that two sources use is made unique for the later one."""
-        return self._named(source.documents for source in self._sources)
+    def documents(self) -> Documents:
+        """Those of the last collection; a name that two sources use is made unique for the later one."""
+        return _named(self._taken)
 
     @property
-    def committed(self) -> tuple[StoredDocument, ...]:
-        return self._named(source.committed for source in self._sources)
+    def committed(self) -> Documents:
+        return _named(source.committed for source in self._all)
 
     @property
     def watch(self) -> tuple[str, ...]:
-        return tuple(path for source in self._sources for path in source.watch)
+        return tuple(path for source in self._all for path in source.watch)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        return tuple(problem for source in self._sources for problem in source.problems)
+        return tuple(problem for source in self._all for problem in source.problems)
+
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """Why which sources have never given anything, although they should have."""
+        return tuple(
+            f"source {source.name}: {problem.text}"
+            for source, taken in zip(self._all, self._taken, strict=True)
+            for problem in source.problems
+            if not taken and not problem.expected
+        )
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Why which sources' newest content is held back."""
+        return tuple(f"source {source.name}: {source.held}" for source in self._all if source.held)
 
     def commit(self, documents: Iterable[StoredDocument]) -> None:
         """``documents``: those of the run that succeeded. Raises StateError."""
         done = tuple(documents)
-        for source in self._sources:
+        for source in self._all:
             source.commit([document for document in done if document.source == source.name])
+
+    def sweep(self) -> None:
+        """Remove what neither the store nor the run that begins needs. Raises StateError."""
+        for source, taken in zip(self._all, self._taken, strict=True):
+            source.sweep(taken)
 
     def content(self, document: StoredDocument) -> dict[str, Any]:
         """The stored content. Raises StateError if it is gone."""
-        try:
-            raw = files.read_regular(document.stored, self._limits.bytes)
-            return metadata.parse(raw, self._limits)
-        except OSError as error:
-            raise StateError(f"{document.stored}: cannot be read: {files.reason(error)}") from error
-        except metadata.MetadataError as error:
-            raise StateError(f"{document.stored}: {error}") from error
+        return self._of(document).content(document)
 
-    @staticmethod
-    def _named(groups: Iterable[tuple[StoredDocument, ...]]) -> tuple[StoredDocument, ...]:
-        taken: set[str] = set()
-        named = []
-        for document in (document for group in groups for document in group):
-            name = document.name
-            if name in taken:
-                name = metadata.safe_name(name, f"{document.source}/{name}", taken)
-            taken.add(name)
-            named.append(document._replace(name=name))
-        return tuple(named)
+    def secrets(self, document: StoredDocument) -> tuple[str, ...]:
+        """The secrets in it. Raises StateError if it is gone."""
+        return self._of(document).secrets(document)
+
+    def close(self) -> None:
+        """Another configuration is in force: nothing of this one is stored any more."""
+        for source in self._all:
+            source.close()
+
+    def _of(self, document: StoredDocument) -> Source:
+        return next(source for source in self._all if source.name == document.source)
+
+
+def _source(entry: CollectorSettings, directory: str, limits: MetadataLimits) -> Source:
+    rules = Rules(limits, tuple(entry.options.get("deployment_key", ("deployments",))))
+    return Source(entry.name, lambda: collectors.build(entry, limits), directory, rules)
+
+
+def _named(groups: Iterable[Documents]) -> Documents:
+    taken: set[str] = set()
+    named = []
+    for document in (document for group in groups for document in group):
+        name = document.name
+        if name in taken:
+            name = metadata.safe_name(name, f"{document.source}/{name}", taken)
+        taken.add(name)
+        named.append(document._replace(name=name))
+    return tuple(named)
+
+
+def _told_apart(documents: Iterable[StoredDocument]) -> str:
+    return repr([(document.name, document.fingerprint) for document in documents])
+
+
+def _shape(document: StoredDocument) -> metadata.Shape:
+    return metadata.Shape(document.blank, document.deployments)
+
+
+def _held_back(reason: str) -> str:
+    return (
+        f"{reason}: it is held back, and its last good content stays in use ([limits] suspicious = hold); "
+        "confirm it with refresh-agent --once --force, or wait for newer metadata"
+    )
 
 
 def _digest(snapshot: Snapshot) -> str:
     parts = [
-        (document.name, document.path, document.error or metadata.digest(document.raw or b""))
+        (
+            document.name,
+            document.path,
+            document.error or document.digest or metadata.digest(document.raw or b""),
+        )
         for document in snapshot.documents
     ]
     return metadata.digest(repr((snapshot.error, parts)).encode())
-
-
-def _told(problem: str, last: StoredDocument | None, *, absent: bool) -> Problem:
-    if last is not None:
-        return Problem(f"{problem}; its last good content stands in")
-    if absent:
-        return Problem(problem, expected=True)
-    return Problem(f"{problem}; there is no last good content to stand in")
-
-
-def _entry(document: StoredDocument) -> dict[str, str]:
-    return {
-        "name": document.name,
-        "file": os.path.basename(document.stored),
-        "fingerprint": document.fingerprint,
-        "digest": document.digest,
-        "live": document.live,
-    }

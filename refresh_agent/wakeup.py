@@ -4,8 +4,10 @@ A signal handler that interrupts threading.Event.set in its own thread and calls
 ever; writing to an event descriptor cannot.
 """
 
+import contextlib
 import os
 import select
+import threading
 
 from refresh_agent.model import Trigger
 
@@ -34,6 +36,34 @@ class Stop:
 
     def close(self) -> None:
         os.close(self._event)
+
+
+class Bell:
+    """Rung by one thread to wake another; may be rung when nobody will ever hear it again."""
+
+    def __init__(self) -> None:
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._mutex = threading.Lock()
+        self._open = True
+
+    def ring(self) -> None:
+        with self._mutex:
+            if self._open:
+                os.eventfd_write(self._event, 1)
+
+    def heard(self) -> None:
+        """It has been seen to be readable; from now on only a new ring makes it so."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._event)
+
+    def fileno(self) -> int:
+        """Readable once it was rung."""
+        return self._event
+
+    def close(self) -> None:
+        with self._mutex:
+            self._open = False
+            os.close(self._event)
 
 
 class Wakeup:

@@ -60,6 +60,16 @@ PEERS = (
 )
 HEAT_AGENTS = "heat-agents==13.0.0"
 
+# The cloud of tests/e2e. These two exactly, since tests/e2e/parts reaches into them: it runs Heat's engine
+# and APIs in one process, and changes Heat's tables so that SQLite is good enough. waitress serves both: it
+# takes a socket that is open already, and has no forks, so that to end one process is to end a server.
+HEAT = ("openstack-heat==27.0.1", "keystone==30.0.0", "waitress")
+
+# Apart from Heat: half as much to install, and neither's requirements bind the other's. Exactly this one,
+# since its transports are put together from its parts there. redis is for its stores: the tables of the other
+# kind cannot be made in SQLite. What its websockets need (autobahn) it brings along.
+ZAQAR = ("zaqar==23.0.1", "redis", "waitress")
+
 
 class BuildError(Exception):
     """An environment cannot be built; the message is for the person who typed the command."""
@@ -286,6 +296,8 @@ ENVIRONMENTS: dict[str, Callable[[], pathlib.Path]] = {
     "legacy": lambda: _simple("legacy", _legacy_requirements()),
     "peers": lambda: _simple("peers", list(PEERS)),
     "heat-agents": heat_agents,
+    "heat": lambda: _simple("heat", list(HEAT)),
+    "zaqar": lambda: _simple("zaqar", list(ZAQAR)),
 }
 
 

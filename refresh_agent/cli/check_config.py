@@ -6,6 +6,7 @@ import os
 from refresh_agent import opts
 from refresh_agent.cli.output import say, say_json
 from refresh_agent.errors import ConfigError, ExitCode
+from refresh_agent.option_values import is_os_collect_configs
 
 
 def run(location: opts.Location, arguments: argparse.Namespace) -> int:
@@ -22,6 +23,10 @@ def run(location: opts.Location, arguments: argparse.Namespace) -> int:
     elif problems:
         raise ConfigError("\n".join(problems))
     else:
-        read = ", ".join(paths) if paths else "no file, so all defaults"
+        read = ", ".join(_told(path) for path in paths) if paths else "no file, so all defaults"
         say(f"The configuration is good ({read}).")
     return ExitCode.USAGE if problems else ExitCode.OK
+
+
+def _told(path: str) -> str:
+    return f"{path}: os-collect-config's own options" if is_os_collect_configs(path) else path

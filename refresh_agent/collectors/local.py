@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from refresh_agent import files, metadata
+from refresh_agent.collectors.reading import Reader
 from refresh_agent.model import Document, MetadataLimits, Snapshot
 
 NAME = "local"
@@ -18,7 +19,7 @@ NAME = "local"
 class Local:
     def __init__(self, directories: Sequence[str], limits: MetadataLimits) -> None:
         self._directories = tuple(directories)
-        self._limits = limits
+        self._reader = Reader(limits)
 
     def collect(self) -> Snapshot:
         """One document per file that is neither hidden nor a directory, named as the file."""
@@ -41,6 +42,7 @@ class Local:
             safe = metadata.safe_name(name, path, taken)
             taken.add(safe)
             documents.append(self._read(safe, path))
+        self._reader.keep(path for _, path in found)
         watch = (*self._directories, *(path for _, path in found))
         if not documents:
             missing = f"{', '.join(self._directories)}: no metadata files"
@@ -51,7 +53,7 @@ class Local:
         try:
             if os.stat(path).st_mode & stat.S_IWOTH:
                 return Document(name, None, error=f"{path}: is writable by everybody; refused")
-            return Document(name, files.read_regular(path, self._limits.bytes), origin=path)
+            return Document(name, None, origin=path, digest=self._reader.digest(path))
         except OSError as error:
             return Document(name, None, error=f"{path}: {files.reason(error)}")
 

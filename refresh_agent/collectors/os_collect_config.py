@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from refresh_agent import files, metadata
+from refresh_agent.collectors.reading import Reader
 from refresh_agent.model import Document, MetadataLimits, Snapshot
 
 NAME = "os_collect_config"
@@ -17,7 +18,7 @@ LIST_LIMIT = 2**20
 class OsCollectConfig:
     def __init__(self, files_list: str, limits: MetadataLimits) -> None:
         self._files_list = files_list
-        self._limits = limits
+        self._reader = Reader(limits)
 
     def collect(self) -> Snapshot:
         """One document per listed file, in the list's order, named as the file without its ``.json``."""
@@ -35,8 +36,17 @@ class OsCollectConfig:
         for path in paths:
             name = metadata.safe_name(os.path.basename(path).removesuffix(".json"), path, names)
             names.add(name)
-            documents.append(read_document(name, path, self._limits))
+            documents.append(self._document(name, path))
+        self._reader.keep(paths)
         return Snapshot(NAME, tuple(documents), (self._files_list, *paths))
+
+    def _document(self, name: str, path: str) -> Document:
+        """The file's content under ``name``, or the reason why there is none."""
+        try:
+            return Document(name, None, path, digest=self._reader.digest(path))
+        except OSError as error:
+            absent = isinstance(error, FileNotFoundError)
+            return Document(name, None, path, f"{path}: {files.reason(error)}", absent)
 
     def _without_list(self, problem: str, *, absent: bool) -> Snapshot:
         return Snapshot(
@@ -46,15 +56,6 @@ class OsCollectConfig:
 
 def build(options: Mapping[str, Any], limits: MetadataLimits) -> OsCollectConfig:
     return OsCollectConfig(options["files_list"], limits)
-
-
-def read_document(name: str, path: str, limits: MetadataLimits) -> Document:
-    """The file's bytes under ``name``, or the reason why there are none."""
-    try:
-        return Document(name, files.read_regular(path, limits.bytes), path)
-    except OSError as error:
-        absent = isinstance(error, FileNotFoundError)
-        return Document(name, None, path, f"{path}: {files.reason(error)}", absent)
 
 
 def _parse_list(raw: bytes) -> list[str]:

@@ -53,6 +53,8 @@ def test_the_documented_default_is_the_real_one(group: str, name: str) -> None:
     option = existing_options()[group][name]
     default = option.default
     shown = ", ".join(default) if isinstance(default, list) else default
+    if isinstance(default, bool):
+        shown = str(default).lower()  # as people write it
     told = documented_options()[group][name].rpartition("default")[2]
     if shown in {None, ""}:
         assert told.startswith(": ")

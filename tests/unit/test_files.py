@@ -1,8 +1,10 @@
 """Reading with a limit, and files that are complete at every moment."""
 
+import errno
 import os
 import pathlib
 import socket
+import tempfile
 import threading
 
 import pytest
@@ -147,6 +149,82 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: pathlib.Path) -> None:
 def test_the_longest_name_can_be_written(tmp_path: pathlib.Path) -> None:
     files.write_durably(str(tmp_path / ("n" * 255)), b"x")
     assert (tmp_path / ("n" * 255)).read_bytes() == b"x"
+
+
+class TestCopying:
+    def test_the_copy_is_whole_and_private(self, tmp_path: pathlib.Path) -> None:
+        content = os.urandom(3 * 2**20 + 17)
+        (tmp_path / "source").write_bytes(content)
+        os.umask(0)
+        files.copy(str(tmp_path / "source"), str(tmp_path / "copy"))
+        assert (tmp_path / "copy").read_bytes() == content
+        assert (tmp_path / "copy").stat().st_mode & 0o777 == 0o600
+
+    def test_to_another_file_system(self, tmp_path: pathlib.Path) -> None:
+        shared = pathlib.Path("/dev/shm")  # a memory file system wherever there is one
+        if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("this machine has one file system only")
+        with tempfile.TemporaryDirectory(dir=shared) as there:
+            (tmp_path / "source").write_bytes(b"x" * 100_000)
+            files.copy(str(tmp_path / "source"), f"{there}/copy")
+            files.copy(f"{there}/copy", str(tmp_path / "back"))
+        assert (tmp_path / "back").read_bytes() == b"x" * 100_000
+
+    def test_where_the_kernel_cannot_copy_by_itself(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def torn(reading: int, writing: int, count: int) -> int:
+            assert os.write(writing, os.read(reading, 10)) == 10
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+        monkeypatch.setattr(os, "copy_file_range", torn)
+        (tmp_path / "source").write_bytes(b"0123456789" * 3)
+        files.copy(str(tmp_path / "source"), str(tmp_path / "copy"))
+        assert (tmp_path / "copy").read_bytes() == b"0123456789" * 3
+
+    def test_what_cannot_be_copied_leaves_nothing(self, tmp_path: pathlib.Path) -> None:
+        os.mkfifo(tmp_path / "fifo")
+        for name in ("fifo", "missing"):
+            with pytest.raises(OSError, match=r"is not a regular file|No such file"):
+                files.copy(str(tmp_path / name), str(tmp_path / "copy"))
+        assert os.listdir(tmp_path) == ["fifo"]
+
+    def test_what_cannot_be_written_is_named(self, tmp_path: pathlib.Path) -> None:
+        (tmp_path / "source").write_text("x")
+        with pytest.raises(OSError, match="No such file") as caught:
+            files.copy(str(tmp_path / "source"), str(tmp_path / "nowhere" / "copy"))
+        assert caught.value.filename == str(tmp_path / "nowhere" / "copy")
+
+
+class TestLinking:
+    def test_the_file_has_two_names_and_the_old_one_is_gone(self, tmp_path: pathlib.Path) -> None:
+        (tmp_path / "a").write_text("new")
+        (tmp_path / "b").write_text("old")
+        assert files.link(str(tmp_path / "a"), str(tmp_path / "b"))
+        assert (tmp_path / "a").samefile(tmp_path / "b")
+        assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+    def test_what_is_one_file_already_stays_so(self, tmp_path: pathlib.Path) -> None:
+        """Renaming one name of a file to another of its names does nothing at all."""
+        (tmp_path / "a").write_text("new")
+        for _ in range(2):
+            assert files.link(str(tmp_path / "a"), str(tmp_path / "b"))
+        assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+    def test_where_there_are_no_links_nothing_happens(self, tmp_path: pathlib.Path) -> None:
+        (tmp_path / "b").write_text("old")
+        assert not files.link(str(tmp_path / "missing"), str(tmp_path / "b"))
+        assert not files.link("/proc/self/status", str(tmp_path / "b"))
+        assert (tmp_path / "b").read_text() == "old"
+        assert os.listdir(tmp_path) == ["b"]
+
+    def test_what_cannot_be_replaced_is_named(self, tmp_path: pathlib.Path) -> None:
+        (tmp_path / "a").write_text("new")
+        (tmp_path / "b").mkdir()
+        with pytest.raises(OSError, match="directory") as caught:
+            files.link(str(tmp_path / "a"), str(tmp_path / "b"))
+        assert caught.value.filename == str(tmp_path / "b")
+        assert sorted(os.listdir(tmp_path)) == ["a", "b"]
 
 
 def test_writing_leaves_no_descriptor_open(tmp_path: pathlib.Path) -> None:

@@ -1,6 +1,7 @@
 """Parse, merge, name, fingerprint and compare metadata."""
 
 import copy
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from refresh_agent import metadata
 from refresh_agent.model import MetadataLimits
-from tests.unit.support import BAD_METADATA, BAD_METADATA_IDS, LIMITS, json_objects, one_of_few
+from tests.unit.support import BAD_METADATA, BAD_METADATA_IDS, LIMITS, json_objects, json_values, one_of_few
 
 
 def os_apply_config_merge(contents: list[dict[str, Any]]) -> dict[str, Any]:
@@ -258,3 +259,14 @@ def test_a_name_with_a_line_break_at_its_end_is_not_plain() -> None:
 def test_a_name_that_is_not_utf_8_is_made_safe_too() -> None:
     name = os.fsdecode(b"\xff.json")
     assert re.fullmatch(r"_\.json-[0-9a-f]{8}", metadata.safe_name(name, name))
+
+
+@given(st.integers(0, 200), st.integers(0, 200), json_values())
+def test_a_fingerprint_made_in_pieces_is_that_of_the_whole(wide: int, long: int, value: Any) -> None:
+    content = {
+        "wide": {f"k{n}": {"n": n, "v": value} for n in range(wide)},
+        "long": [{"deep": [value, n]} for n in range(long)],
+        "other": {"a": {"b": {"c": {"d": value}}}},
+    }
+    whole = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    assert metadata.fingerprint(content) == hashlib.sha256(whole).hexdigest()

@@ -6,9 +6,16 @@ import sys
 
 import pytest
 
-from refresh_agent import opts
+from refresh_agent import opts, source_opts
 from refresh_agent.errors import ConfigError, ExitCode
-from refresh_agent.model import CollectorSettings, MetadataLimits, RetrySettings, Settings
+from refresh_agent.model import (
+    CollectorSettings,
+    MetadataLimits,
+    PollingSettings,
+    RetrySettings,
+    Settings,
+    Suspicious,
+)
 from tests.unit.support import looping_link
 
 
@@ -41,14 +48,19 @@ def test_the_defaults_are_those_that_are_promised(node: Node) -> None:
     assert settings.state_dir == "/var/lib/refresh-agent"
     assert settings.lock_file == "/run/os-refresh-config.lock"
     assert settings.cachedir == "/var/lib/os-collect-config"
-    assert settings.polling.interval == 30
+    assert settings.backup_cachedir == "/var/run/os-collect-config"
+    assert settings.polling == PollingSettings(30, 1, 0)
     assert settings.collectors == (
         CollectorSettings(
-            "os_collect_config", {"files_list": "/var/run/os-collect-config/os_config_files.json"}
+            "os_collect_config",
+            {
+                "files_list": "/var/run/os-collect-config/os_config_files.json",
+                "deployment_key": ("deployments",),
+            },
         ),
     )
     assert (settings.quiet, settings.max_wait) == (1.0, 10.0)
-    assert settings.limits == MetadataLimits(64 * 2**20, 64)
+    assert settings.limits == MetadataLimits(64 * 2**20, 64, Suspicious.WARN)
     assert settings.retry == RetrySettings(1.0, 300.0, 0)
     phases = settings.phases
     assert (phases.run_timeout, phases.phase_timeout, phases.hook_timeout) == (0, 0, 0)
@@ -61,29 +73,54 @@ def test_the_defaults_are_those_that_are_promised(node: Node) -> None:
 def test_every_group_is_read(node: Node) -> None:
     settings = node.load(
         "[DEFAULT]\nbase_dir = /base\nstate_dir = /state/\nlock_file = /lock\ncachedir = /cache\n"
-        "collectors = local, heat_local\npolling_interval = 5\n"
+        "backup_cachedir = /backup\ncollectors = local, heat_local\ndeployment_key = one\n"
+        "deployment_key = two\npolling_interval = 5\nmin_polling_interval = 2\nsplay = 3\n"
         "[local]\npath = /a\npath = /b\n[heat_local]\npath = /c\n"
         "[debounce]\nquiet = 0.5\nmax_wait = 2\n"
         "[phases]\nrun_timeout = 1\nphase_timeout = 2\nhook_timeout = 3\nerror_timeout = 4\n"
         "kill_grace = 5\nstop_grace = 6\noutput_limit = 7\n"
         "[retry]\ninitial = 8\nmaximum = 9\nmax_attempts = 10\n"
-        "[limits]\nmetadata_bytes = 11\nmetadata_depth = 12\n"
+        "[limits]\nmetadata_bytes = 11\nmetadata_depth = 12\nsuspicious = hold\n"
     )
     assert [entry.name for entry in settings.collectors] == ["local", "heat_local"]
-    assert settings.collectors[0].options == {"path": ["/a", "/b"]}
-    assert settings.collectors[1].options == {"path": ["/c"]}
-    assert settings.state_dir == "/state"
+    assert settings.collectors[0].options == {"path": ["/a", "/b"], "deployment_key": ("one", "two")}
+    assert settings.collectors[1].options == {"path": ["/c"], "deployment_key": ("one", "two")}
+    assert (settings.state_dir, settings.backup_cachedir) == ("/state", "/backup")
+    assert settings.polling == PollingSettings(5, 2, 3)
     assert (settings.quiet, settings.max_wait) == (0.5, 2)
-    assert settings.limits == MetadataLimits(11, 12)
+    assert settings.limits == MetadataLimits(11, 12, Suspicious.HOLD)
     assert settings.retry == RetrySettings(8, 9, 10)
     phases = settings.phases
     assert (phases.run_timeout, phases.phase_timeout, phases.hook_timeout) == (1, 2, 3)
     assert (phases.error_timeout, phases.kill_grace, phases.stop_grace, phases.output_limit) == (4, 5, 6, 7)
 
 
-def test_collectors_may_be_given_several_times_and_are_taken_once(node: Node) -> None:
-    settings = node.load("[DEFAULT]\ncollectors = local\ncollectors = heat_local,local\n")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "collectors = local\ncollectors = heat_local,local\n",
+        "collectors = local,, heat_local ,\n",
+        "collectors =\n  local\n  heat_local\n",
+        "collectors = local\n  heat_local,local\ncollectors = local\n",
+    ],
+)
+def test_collectors_may_be_given_in_every_way_and_are_taken_once(node: Node, text: str) -> None:
+    settings = node.load(f"[DEFAULT]\n{text}")
     assert [entry.name for entry in settings.collectors] == ["local", "heat_local"]
+
+
+def test_polls_right_after_a_change_are_never_rarer_than_others(node: Node) -> None:
+    settings = node.load("[DEFAULT]\npolling_interval = 5\nmin_polling_interval = 7\n")
+    assert settings.polling == PollingSettings(interval=5, minimum=5)
+
+
+def test_without_a_deployment_key_it_is_the_usual_one(node: Node) -> None:
+    settings = node.load("[DEFAULT]\ndeployment_key =\n")
+    assert settings.collectors[0].options["deployment_key"] == ("deployments",)
+
+
+def test_an_empty_backup_directory_is_none(node: Node) -> None:
+    assert node.load("[DEFAULT]\nbackup_cachedir =\n").backup_cachedir == ""
 
 
 def test_the_base_directory_follows_os_refresh_configs_rule(node: Node) -> None:
@@ -195,11 +232,41 @@ def test_a_directory_that_cannot_be_read_is_named(tmp_path: pathlib.Path, kind: 
         ("[DEFAULT]\nbase_dir /x\n", "line 2"),
         ("[DEFAULT]\n[]\n", "line 2"),
         ("[DEFAULT]\n= x\n", "line 2"),
+        ("base_dir = /x\n", "line 1"),
     ],
 )
 def test_a_syntax_error_is_told_with_its_line(node: Node, text: str, words: str) -> None:
     (problem,) = node.problems(text)
     assert problem.startswith(f"{node.path}: {words}: ")
+
+
+def test_what_is_watched_is_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opts, "CONFIG_FILE", "/etc/agent.conf")
+    monkeypatch.setattr(opts, "CONFIG_DIR", "/etc/agent.conf.d")
+    assert opts.Location().watch() == ("/etc/agent.conf", "/etc/agent.conf.d")
+    assert opts.Location(("/a", "/b")).watch() == ("/a", "/b")
+    assert opts.Location(("/a",), ("/d",)).watch() == ("/a", "/d")
+    assert opts.Location((), ("/d",)).watch() == ("/etc/agent.conf", "/d")
+
+
+def test_what_a_link_in_the_directory_leads_to_is_watched_too(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.conf").write_text("")
+    (tmp_path / "b.conf").symlink_to("/etc/os-collect-config.conf")
+    (tmp_path / "c.txt").symlink_to("/etc/passwd")
+    assert opts.Location(("/x",), (str(tmp_path),)).watch() == ("/x", str(tmp_path), f"{tmp_path}/b.conf")
+
+
+def test_a_file_that_goes_while_it_is_read_is_a_mistake_like_others(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Vanishing(opts.cfg.ConfigOpts):  # type: ignore[misc]
+        def __call__(self, *args: object, **options: object) -> None:
+            node.path.unlink()
+            super().__call__(*args, **options)
+
+    monkeypatch.setattr(opts.cfg, "ConfigOpts", Vanishing)
+    (problem,) = node.problems("[debounce]\nquiet = 1\n")
+    assert problem == f"{node.path}: one of them changed while it was read; try again"
 
 
 # --- what is wrong -----------------------------------------------------------------------------------------
@@ -233,6 +300,22 @@ def test_a_syntax_error_is_told_with_its_line(node: Node, text: str, words: str)
         ("[debounce]\nquiet = -1", "[debounce] quiet = -1"),
         ("[DEFAULT]\npolling_interval = 0.5", "[DEFAULT] polling_interval = 0.5"),
         ("[DEFAULT]\nbase_dir = $nowhere/x", "[DEFAULT] base_dir = $nowhere/x"),
+        ("[DEFAULT]\nmin_polling_interval = 0", "[DEFAULT] min_polling_interval = 0"),
+        ("[DEFAULT]\nsplay = -1", "[DEFAULT] splay = -1"),
+        ("[DEFAULT]\nbackup_cachedir = here", "[DEFAULT] backup_cachedir = here: 'here' is not an absolute"),
+        ("[DEFAULT]\nstate_dir =", "[DEFAULT] state_dir = : '' is not an absolute path"),
+        (
+            "[DEFAULT]\nbackup_cachedir = /var/lib/os-collect-config",
+            "backup_cachedir is, holds, or is in cachedir",
+        ),
+        ("[DEFAULT]\nbackup_cachedir = /var/lib/refresh-agent/x", "is, holds, or is in state_dir"),
+        ("[DEFAULT]\ncachedir = /run/os-collect-config/x", "is, holds, or is in cachedir"),
+        ("[DEFAULT]\ncollectors = phases", "there is no collector 'phases'"),
+        ("[DEFAULT]\ncollectors = local\n  heat_locale", "there is no collector 'heat_locale'"),
+        ("[DEFAULT]\ncommand = /bin/true", "[DEFAULT] command is not a known option"),
+        ("[limits]\nsuspicious = maybe", "[limits] suspicious = maybe: is not valid"),
+        ("[debounce]\nquiet = 1\n  2", "[debounce] quiet = 1 2: is not valid"),
+        ("[phases]\nhook_timeout = 1\0", "[phases] hook_timeout: has a zero byte in it"),
     ],
 )
 def test_a_mistake_is_told_in_words(node: Node, text: str, expected: str) -> None:
@@ -275,6 +358,51 @@ def test_a_secrets_value_is_not_told(node: Node) -> None:
     assert "$$" in problem
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password geheim",
+        "MIIEvQIBADANBgkqhkiG9w0BAQEFgeheim",
+        "  geheim",
+        "[password geheim",
+    ],
+)
+def test_a_line_that_may_be_a_secret_is_not_told(node: Node, line: str) -> None:
+    (problem,) = node.problems(f"[DEFAULT]\n\n{line}\n")
+    assert "line 3" in problem
+    assert "geheim" not in problem
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("[heat]\ntimeout = $heat.password", "[heat] timeout = $heat.password: its value cannot be used"),
+        ("[heat]\nca_file = $password", "[heat] ca_file = $password: is not an absolute path"),
+        ("[DEFAULT]\nstate_dir = $heat.password", "[DEFAULT] state_dir = $heat.password: is not an absolute"),
+        ("[DEFAULT]\nsplay = $heat.password", "[DEFAULT] splay = $heat.password: its value cannot be used"),
+    ],
+)
+def test_a_secret_that_a_dollar_sign_put_elsewhere_is_not_told(node: Node, option: str, words: str) -> None:
+    (problem,) = node.problems(f"[DEFAULT]\ncollectors = heat\n[heat]\npassword = geheim\n{option}\n")
+    assert words in problem
+    assert "geheim" not in problem
+
+
+def test_an_option_that_refers_to_itself_is_told(node: Node) -> None:
+    (problem,) = node.problems("[DEFAULT]\ncollectors = heat\n[heat]\nuser_id = $heat.user_id\n")
+    assert problem.startswith(
+        f"{node.path}: [heat] user_id = $heat.user_id: a $ in it names the option itself"
+    )
+
+
+def test_a_bad_value_of_the_environment_is_told_with_its_variable(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OS_DEBOUNCE__QUIET", "soon")
+    (problem,) = node.problems("[debounce]\nquiet = 1\n")
+    assert problem.startswith("$OS_DEBOUNCE__QUIET: [debounce] quiet = soon: is not valid")
+
+
 def test_a_target_without_a_section_is_told(node: Node) -> None:
     assert all("[migration:shop]" in problem for problem in node.problems("[migrations]\ntargets = shop\n"))
 
@@ -304,7 +432,8 @@ def test_every_option_has_a_help_text_that_is_a_sentence() -> None:
 
 
 def test_every_group_of_the_settings_is_in_the_sample() -> None:
-    assert {group for group, _ in opts.list_opts()} == {*opts.GROUPS, "migration:name"}
+    groups = [group for group, _ in opts.list_opts()]
+    assert sorted(groups) == sorted([*opts.GROUPS, *source_opts.GROUPS, "migration:name"])
 
 
 def test_the_environment_of_the_test_does_not_matter(node: Node) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from refresh_agent.backoff import Backoff
 from refresh_agent.errors import ConfigError, StateError
-from refresh_agent.model import RetrySettings, Settings, Trigger
+from refresh_agent.model import PollingSettings, RetrySettings, Settings, Trigger
 from refresh_agent.quiescence import Quiescence
 from refresh_agent.service import Agent, Timers, now
 from refresh_agent.wakeup import Stop
@@ -54,7 +54,14 @@ class Node(Tree):
         self.bad_configuration = ""
         write_json(self.metadata, {"a": 1})
         self.hook("configure/10-a", f"test ! -e {self.root}/broken")
-        self.agent = Agent(self.load, self.stop)
+        self.agent = Agent(self, self.stop)
+
+    def watch(self) -> tuple[str, ...]:
+        return (str(self.root / "conf"),)
+
+    def digest(self) -> str:
+        path = self.root / "conf"
+        return path.read_text() if path.exists() else ""
 
     def load(self) -> Settings:
         if self.bad_configuration:
@@ -224,3 +231,72 @@ def test_once_it_stops_it_plans_no_further_attempt(node: Node) -> None:
     node.stop.request(signal.SIGTERM)
     node.agent._refresh(Trigger.START)
     assert node.agent._timers.backoff.not_before is None
+
+
+# --- a configuration that a hook rewrites ------------------------------------------------------------------
+
+
+def write_conf(node: Node, text: str) -> None:
+    path = node.root / "conf"
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").rename(path)
+
+
+def test_a_configuration_file_that_changed_is_read_without_a_run(
+    living: Node, log: pytest.LogCaptureFixture
+) -> None:
+    living.changes["quiet"] = 0.01
+    write_conf(living, "new credentials")
+    eventually(lambda: "configuration reloaded" in log.text)
+    eventually(lambda: living.agent._timers.quiescence.quiet == 0.01)
+    write_json(living.metadata, {"a": 2})
+    eventually(lambda: living.runs() == 2)
+    assert log.text.count("configuration reloaded") == 1
+
+
+def test_the_same_configuration_written_again_is_not_read(
+    living: Node, log: pytest.LogCaptureFixture
+) -> None:
+    """20-os-apply-config writes it at every run."""
+    write_conf(living, "x")
+    eventually(lambda: "configuration reloaded" in log.text)
+    write_conf(living, "x")
+    write_json(living.metadata, {"a": 2})
+    eventually(lambda: living.runs() == 2)
+    assert log.text.count("configuration reloaded") == 1
+
+
+def test_a_broken_configuration_file_is_told_once_and_the_old_settings_stay(
+    living: Node, log: pytest.LogCaptureFixture
+) -> None:
+    living.bad_configuration = "/etc/x.conf: line 1: bad"
+    write_conf(living, "broken")
+    eventually(lambda: "the configuration is not reloaded, the old one stays: /etc/x.conf" in log.text)
+    write_json(living.metadata, {"a": 2})
+    eventually(lambda: living.runs() == 2)
+    assert log.text.count("not reloaded") == 1
+    living.bad_configuration = ""
+    write_conf(living, "mended")
+    eventually(lambda: "configuration reloaded" in log.text)
+
+
+def test_a_reload_loses_neither_a_change_that_settles_nor_a_retry(node: Node) -> None:
+    node.agent._refresh(Trigger.START)
+    timers = node.agent._timers
+    node.agent._timers = timers._replace(
+        quiescence=timers.quiescence.touched(5.0), backoff=timers.backoff.failed(7.0, 1, 0.5)
+    )
+    waiting = node.agent._timers
+    node.changes["quiet"] = 0.01
+    node.agent._follow_configuration()
+    assert node.agent._timers.quiescence == waiting.quiescence._replace(quiet=0.01)
+    assert node.agent._timers.backoff == waiting.backoff
+
+
+def test_a_fleet_does_not_start_at_once(node: Node, log: pytest.LogCaptureFixture) -> None:
+    """os-collect-config defect 7: a splay ends it on newer Pythons."""
+    node.changes["polling"] = PollingSettings(splay=3600)
+    node.agent._use(node.load())
+    node.agent.wakeup.because(Trigger.SIGNAL)
+    node.agent._splay()
+    assert "the first refresh is in" in log.text

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from refresh_agent.collectors.heat_local import build
+from refresh_agent.intake import Rules
 from refresh_agent.model import Document, Snapshot
 from refresh_agent.sources import Source
 from tests.unit.support import BAD_METADATA, BAD_METADATA_IDS, LIMITS, looping_link, write_json
@@ -99,7 +100,7 @@ def test_what_cannot_be_read_is_named(tmp_path: pathlib.Path, kind: str, words: 
 def test_the_last_good_merge_stands_in_for_one_with_a_bad_file(tmp_path: pathlib.Path) -> None:
     one, two = write_json(tmp_path / "one", {"a": 1}), write_json(tmp_path / "two", {"b": 2})
     collector = build({"path": [str(one), str(two)]}, LIMITS)
-    source = Source("heat_local", collector, str(tmp_path / "state"), LIMITS)
+    source = Source("heat_local", lambda: collector, str(tmp_path / "state"), Rules(LIMITS))
     source.collect()
     two.write_text('{"b": ')
     source.collect()
@@ -112,9 +113,8 @@ def test_the_last_good_merge_stands_in_for_one_with_a_bad_file(tmp_path: pathlib
 
 def test_the_sum_of_many_files_may_be_too_large(tmp_path: pathlib.Path) -> None:
     paths = [write_json(tmp_path / name, {name: "x" * 700_000}) for name in "ab"]
-    source = Source(
-        "heat_local", build({"path": [str(path) for path in paths]}, LIMITS), str(tmp_path / "state"), LIMITS
-    )
+    collector = build({"path": [str(path) for path in paths]}, LIMITS)
+    source = Source("heat_local", lambda: collector, str(tmp_path / "state"), Rules(LIMITS))
     source.collect()
     assert source.documents == ()
     assert "is larger than [limits] metadata_bytes" in source.problems[0].text

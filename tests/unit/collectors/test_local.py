@@ -7,6 +7,7 @@ import re
 import pytest
 
 from refresh_agent.collectors.local import Local, build
+from refresh_agent.intake import Rules, text_of
 from refresh_agent.model import Snapshot
 from refresh_agent.sources import Source
 from tests.unit.support import LIMITS, looping_link
@@ -34,9 +35,9 @@ def test_every_file_is_a_document_named_as_the_file(directory: pathlib.Path) -> 
     put(directory, "b", '{"x": 1}')
     put(directory, "a.json", '{"x": 2}')
     snapshot = collected(directory)
-    assert [(document.name, document.raw) for document in snapshot.documents] == [
-        ("a.json", b'{"x": 2}'),
-        ("b", b'{"x": 1}'),
+    assert [(document.name, text_of(document, LIMITS)) for document in snapshot.documents] == [
+        ("a.json", '{"x": 2}'),
+        ("b", '{"x": 1}'),
     ]
     assert {document.path for document in snapshot.documents} == {None}
     assert snapshot.error == ""
@@ -130,7 +131,7 @@ def test_a_file_that_everybody_can_write_to_is_refused_and_the_others_are_not(
     put(directory, "b")
     a, b = collected(directory).documents
     assert (a.raw, a.error, a.absent) == (None, f"{bad}: is writable by everybody; refused", False)
-    assert b.raw == b"{}"
+    assert text_of(b, LIMITS) == "{}"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_a_file_that_vanishes_between_list_and_read_is_named(
     monkeypatch.setattr(Local, "_read", vanishing)
     a, b = collected(directory).documents
     assert a.error == f"{path}: No such file or directory"
-    assert b.raw == b"{}"
+    assert text_of(b, LIMITS) == "{}"
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty"])
@@ -205,7 +206,8 @@ def test_one_bad_file_does_not_reject_the_source(directory: pathlib.Path, tmp_pa
     """os-collect-config gives up all local files for one that is not JSON."""
     put(directory, "a", "{")
     put(directory, "b", '{"x": 1}')
-    source = Source("local", build({"path": [str(directory)]}, LIMITS), str(tmp_path / "state"), LIMITS)
+    collector = build({"path": [str(directory)]}, LIMITS)
+    source = Source("local", lambda: collector, str(tmp_path / "state"), Rules(LIMITS))
     source.collect()
     assert [document.name for document in source.documents] == ["b"]
     assert source.problems[0].text.startswith(f"{directory}/a: is not JSON")

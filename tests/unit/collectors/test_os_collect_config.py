@@ -8,6 +8,7 @@ import re
 import pytest
 
 from refresh_agent.collectors.os_collect_config import build
+from refresh_agent.intake import text_of
 from refresh_agent.model import Snapshot
 from tests.unit.support import LIMITS, looping_link, write_json
 
@@ -32,7 +33,7 @@ def test_documents_come_in_the_lists_order_named_without_json(
         ("cfn", paths[1]),
         ("plain", paths[2]),
     ]
-    assert json.loads(snapshot.documents[1].raw or b"") == {"n": "cfn.json"}
+    assert json.loads(text_of(snapshot.documents[1], LIMITS)) == {"n": "cfn.json"}
     assert snapshot.watch == (str(listing), *paths)
     assert snapshot.error == ""
 
@@ -125,7 +126,7 @@ def test_files_that_cannot_be_read_are_named_one_by_one(
     write_json(listing, [str(tmp_path / f"{name}.json") for name in names])
     found = {document.name: document for document in collected(listing).documents}
     assert list(found) == names
-    assert found["good"].raw == good.read_bytes()
+    assert text_of(found["good"], LIMITS) == good.read_text()
     assert found["fifo"].error == f"{tmp_path}/fifo.json: is not a regular file"
     assert found["directory"].error == f"{tmp_path}/directory.json: Is a directory"
     assert found["loop"].error == f"{tmp_path}/loop.json: Too many levels of symbolic links"

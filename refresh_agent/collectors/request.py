@@ -1,0 +1,56 @@
+"""A JSON document at a URL, as a rule a Swift TempURL.
+
+os-collect-config: request.py. It asks twice per poll (HEAD, GET) and forgets what it learnt; here one
+conditional GET says whether anything is new.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from refresh_agent.collectors import Polled, http
+from refresh_agent.model import Document, MetadataLimits, Snapshot
+
+NAME = "request"
+
+_CONDITIONS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
+
+
+class Request(Polled):
+    def __init__(self, options: Mapping[str, Any], limits: MetadataLimits) -> None:
+        self._options = options
+        self._client = http.Client(NAME, "metadata_url (its signature may have expired)", options, limits)
+        self._newest: dict[str, str] = {}
+        self._known: dict[str, str] = {}
+
+    def collect(self) -> Snapshot:
+        """One document ``request``, or ``unchanged`` if the server says so."""
+        if absent := http.not_configured(NAME, self._options, ("metadata_url",)):
+            return absent
+        url = self._options["metadata_url"]
+        try:
+            reply = self._client.get(url, headers=self._known, missing="there is no such object")
+        except http.HttpError as error:
+            return http.failed(NAME, error)
+        where = http.shown_url(url)
+        if reply.status == 304:
+            return Snapshot(NAME, unchanged=True)
+        if foreign := http.foreign_content(reply):
+            return Snapshot(NAME, error=f"GET {where}: {foreign}")
+        self._newest = {
+            condition: reply.headers[validator]
+            for validator, condition in _CONDITIONS.items()
+            if validator in reply.headers
+        }
+        document = Document(NAME, reply.body, origin=where)
+        return Snapshot(NAME, (document,), deployment_keys=tuple(self._options["deployment_key"]))
+
+    def stored(self) -> None:
+        """Only now may the server leave out what it gave: what was not good is asked for again."""
+        self._known = self._newest
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def build(options: Mapping[str, Any], limits: MetadataLimits) -> Request:
+    return Request(options, limits)
