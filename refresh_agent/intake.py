@@ -34,6 +34,8 @@ class Intake:
 
     def __init__(self, snapshot: Snapshot, store: Store, rules: Rules) -> None:
         self.problems: list[Problem] = []
+        self.rejected = False
+        """Whether something stands in for a document: what was given is not in the store."""
         self.secrets: dict[str, tuple[str, ...]] = {}
         """Of every document that had to be parsed, by its digest."""
         self._snapshot = snapshot
@@ -64,6 +66,7 @@ class Intake:
         return tuple(self._new(document, text, content))
 
     def _standing_in(self, last: Documents, problem: str, *, absent: bool) -> Documents:
+        self.rejected = True
         self.problems.append(told(problem, last, absent=absent))
         self._taken.update(stored.name for stored in last)
         return tuple(stored._replace(live="") for stored in last)

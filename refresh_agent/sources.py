@@ -104,10 +104,10 @@ class Source:
             snapshot = self._ask()
             self.watch = snapshot.watch
             self._seen = _digest(snapshot)
-            self._keep(snapshot, confirmed=confirmed)
+            durable = self._keep(snapshot, confirmed=confirmed)
             # Not what was stored just now: another process may have stored it, and never have run it.
             before, self._noticed = self._noticed, _told_apart(self.documents)
-            if isinstance(self.collector, collectors.Polled) and not self._closed:
+            if durable and isinstance(self.collector, collectors.Polled):
                 self.collector.stored()
         failed = bool(snapshot.error) and not snapshot.absent
         return Collected(before != self._noticed, failed, snapshot.retry_after)
@@ -181,27 +181,34 @@ class Source:
             LOG.debug("source %s: internal error", self.name, exc_info=True)
             return Snapshot(self.name, error=f"its collector failed: {type(error).__name__}")
 
-    def _keep(self, snapshot: Snapshot, *, confirmed: bool) -> None:
+    def _keep(self, snapshot: Snapshot, *, confirmed: bool) -> bool:
+        """Store what is good; whether all that was given is in the store now."""
         problems: list[Problem] = []
         with self._store.changing():
             if self._closed:
-                return
-            kept = self._judged(self._store.kept, snapshot, problems, confirmed=confirmed)
+                return False
+            intake = Intake(snapshot, self._store, self._rules)
+            kept = self._judged(snapshot, intake, problems, confirmed=confirmed)
             self._store.save(kept)
         if kept.reason:
             problems.append(Problem(_held_back(kept.reason)))
         self._tell(tuple(problems))
+        return not snapshot.error and not intake.rejected
 
-    def _judged(self, kept: Kept, snapshot: Snapshot, problems: list[Problem], *, confirmed: bool) -> Kept:
+    def _judged(
+        self, snapshot: Snapshot, intake: Intake, problems: list[Problem], *, confirmed: bool
+    ) -> Kept:
         """What is to be kept after this snapshot."""
+        kept = self._store.kept
         if confirmed and kept.held:
             kept = kept._replace(good=kept.held, held=(), reason="")
         if snapshot.error:
             problems.append(told(snapshot.error, kept.good, absent=snapshot.absent))
             return kept._replace(good=tuple(document._replace(live="") for document in kept.good))
         if snapshot.unchanged:
+            if not kept.good:
+                problems.append(Problem("has given nothing yet", expected=not kept.committed))
             return kept
-        intake = Intake(snapshot, self._store, self._rules)
         problems += intake.problems
         good = intake.documents
         kept = kept._replace(deployment_keys=snapshot.deployment_keys)

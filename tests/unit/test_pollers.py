@@ -299,3 +299,12 @@ def test_a_day_of_polling_leaves_nothing_behind(
     assert grown < 50_000
     assert open_descriptors() <= descriptors
     assert len(list((tmp_path / "shelf").iterdir())) == 1
+
+
+def test_what_was_not_good_is_not_told_to_be_stored(polls: Polls) -> None:
+    """A queue must not forget it, and a server not be told that we have it."""
+    polls.shelf.content = b"<html>"
+    polls.source.collect()
+    polls.shelf.error = "down"
+    polls.source.collect()
+    assert polls.shelf.stored_calls == 0

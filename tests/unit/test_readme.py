@@ -9,30 +9,12 @@ import sys
 import pytest
 
 from refresh_agent.main import main
-
-TOP = pathlib.Path(__file__).resolve().parent.parent.parent
-PAGES = (TOP / "README.rst", *sorted((TOP / "docs").glob("*.rst")))
-
-BLOCK = re.compile(
-    r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)\n\n(?P<body>(?:(?P=indent) +.*\n|\n)+)", re.MULTILINE
-)
-
-
-def blocks(page: pathlib.Path, language: str) -> list[str]:
-    """The code blocks of that language, without their indentation."""
-    found = []
-    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
-        if match["language"] == language:
-            lines = match["body"].rstrip().splitlines()
-            margin = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
-            found.append("".join(f"{line[margin:]}\n" for line in lines))
-    return found
-
+from tests.pages import PAGES, TOP, blocks, read
 
 CONFIGURATIONS = [
     pytest.param(block, id=f"{page.name}-{number}")
     for page in PAGES
-    for number, block in enumerate(blocks(page, "ini"), 1)
+    for number, block in enumerate(blocks(read(page), "ini"), 1)
 ]
 
 
@@ -51,8 +33,8 @@ def test_a_configuration_is_good(
 
 
 def test_the_example_prints_what_the_readme_shows(tmp_path: pathlib.Path) -> None:
-    (script,) = blocks(TOP / "README.rst", "sh")
-    (shown,) = blocks(TOP / "README.rst", "text")
+    (script,) = blocks(read(TOP / "README.rst"), "sh")
+    (shown,) = blocks(read(TOP / "README.rst"), "text")
     commands = tmp_path / "bin"
     commands.mkdir()
     command = commands / "refresh-agent"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from refresh_agent.collectors.heat_local import build
-from refresh_agent.intake import Rules
+from refresh_agent.intake import Rules, text_of
 from refresh_agent.model import Document, Snapshot
 from refresh_agent.sources import Source
 from tests.unit.support import BAD_METADATA, BAD_METADATA_IDS, LIMITS, looping_link, write_json
@@ -118,3 +118,21 @@ def test_the_sum_of_many_files_may_be_too_large(tmp_path: pathlib.Path) -> None:
     source.collect()
     assert source.documents == ()
     assert "is larger than [limits] metadata_bytes" in source.problems[0].text
+
+
+def test_a_large_file_with_nothing_to_be_merged_with_is_taken_as_it_is(tmp_path: pathlib.Path) -> None:
+    path = write_json(tmp_path / "one", {"a": "x" * 5000})
+    collector = build({"path": [str(path), str(tmp_path / "missing")]}, LIMITS)
+    (document,) = collector.collect().documents
+    assert (document.raw, document.error) == (None, "")
+    assert text_of(document, LIMITS) == path.read_text()
+    write_json(tmp_path / "missing", {"b": 1})
+    (document,) = collector.collect().documents
+    assert json.loads(text_of(document, LIMITS)) == {"a": "x" * 5000, "b": 1}
+
+
+def test_a_large_file_that_cannot_be_read_is_told(tmp_path: pathlib.Path) -> None:
+    path = write_json(tmp_path / "one", {"a": "x" * 5000})
+    collector = build({"path": [str(path)]}, LIMITS._replace(bytes=4999))
+    (document,) = collector.collect().documents
+    assert document.error == f"{path}: is larger than [limits] metadata_bytes (4999 bytes)"
