@@ -6,7 +6,6 @@ the price. Readers do not disturb the writer (WAL).
 """
 
 import contextlib
-import itertools
 import json
 import os
 import sqlite3
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 from refresh_agent import files
 from refresh_agent.errors import StateError
+from refresh_agent.marks import is_of_run
 from refresh_agent.model import (
     Exit,
     Failure,
@@ -439,15 +439,6 @@ class Journal:
             damaged = type(error) is sqlite3.DatabaseError
             advice = "; it is damaged: move it away, and everything is run once" if damaged else ""
             raise StateError(f"{self.path}: the journal cannot be {verb}: {error}{advice}") from error
-
-
-def hook_ids(run_id: str) -> Iterator[str]:
-    """What marks the processes of each hook of a run, in its order; nobody else's run has the same."""
-    return (f"{run_id}-{number}" for number in itertools.count(1))
-
-
-def is_of_run(hook_id: str, run_id: str) -> bool:
-    return hook_id.rpartition("-")[0] == run_id
 
 
 def _hook_values(record: HookRecord) -> tuple[object, ...]:

@@ -45,8 +45,8 @@ class Suspicious(StrEnum):
 
 
 class MetadataLimits(NamedTuple):
-    bytes: int
-    depth: int
+    bytes: int = 64 * 2**20
+    depth: int = 64
     suspicious: Suspicious = Suspicious.WARN
 
 

@@ -155,9 +155,17 @@ RETRY_OPTS = [
     ),
 ]
 
+LIMITS = MetadataLimits()
+
 LIMITS_OPTS = [
-    cfg.IntOpt("metadata_bytes", default=64 * 2**20, min=1, help="Bytes that one document may have."),
-    cfg.IntOpt("metadata_depth", default=64, min=1, max=500, help="How deep objects and lists may nest."),
+    cfg.IntOpt("metadata_bytes", default=LIMITS.bytes, min=1, help="Bytes that one document may have."),
+    cfg.IntOpt(
+        "metadata_depth",
+        default=LIMITS.depth,
+        min=1,
+        max=500,
+        help="How deep objects and lists may nest.",
+    ),
     cfg.StrOpt(
         "suspicious",
         default=Suspicious.WARN,

@@ -57,6 +57,11 @@ def secrets_in(content: Any) -> Iterator[str]:
             yield from secrets_in(value)
 
 
+def secrets_of_environment(environment: Mapping[str, str]) -> Iterator[str]:
+    """The values of variables whose names look secret."""
+    return (value for name, value in environment.items() if looks_secret(name))
+
+
 def masked(content: Any, mask: "Masker") -> Any:
     """The same content to be shown: what is under a secret key is masked however short it is, too."""
     if isinstance(content, Mapping):

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus
@@ -12,31 +12,29 @@ from urllib.parse import unquote, unquote_plus
 from refresh_agent import cache, config_files, metadata
 from refresh_agent.db.worker.masking import secrets_of
 from refresh_agent.errors import StateError
-from refresh_agent.journal import HookRecord, Journal, PhaseEnd, Run, hook_ids
-from refresh_agent.lines import Lines, Listener
+from refresh_agent.journal import Journal, Run
+from refresh_agent.lines import Listener
+from refresh_agent.marks import HOOK_ID, hook_ids
 from refresh_agent.model import (
     Command,
     Exit,
     Failure,
     History,
-    HookEvent,
-    HookResult,
     MigrationOutcome,
     MigrationResult,
     RunOutcome,
     Settings,
-    StartedHook,
     StopSignal,
     StoredDocument,
 )
 from refresh_agent.phases import execute, order
-from refresh_agent.phases.family import HOOK_ID
 from refresh_agent.phases.output import Output
 from refresh_agent.phases.process import Grace, ProcessRunner
 from refresh_agent.plan import Decision
-from refresh_agent.redact import Masker, looks_secret
+from refresh_agent.recorder import RunRecorder, reported
+from refresh_agent.redact import Masker, secrets_of_environment
 from refresh_agent.sources import Sources
-from refresh_agent.systemd import ALWAYS_OURS, status
+from refresh_agent.systemd import ALWAYS_OURS
 
 LOG = logging.getLogger("refresh_agent")
 
@@ -105,7 +103,7 @@ def _carry_out(work: Work, purpose: "_Refresh", decision: Decision, history: His
     try:
         named = purpose.config_files()
     except StateError:
-        with _reported():
+        with reported():
             work.journal.forget(run)  # nothing of it has happened
         raise
     run_env = {**named, **_run_environment(run, decision, history)}
@@ -131,7 +129,7 @@ class _Refresh:
 
     def secrets(self) -> Iterator[str]:
         """What must not show up in the log or the journal: the metadata's secrets and the databases'."""
-        yield from (value for name, value in os.environ.items() if looks_secret(name))
+        yield from secrets_of_environment(os.environ)
         for target in self._work.settings.targets:
             for secret in secrets_of(target.connection):
                 yield from {secret, unquote(secret), unquote_plus(secret)}
@@ -154,9 +152,9 @@ class _Refresh:
             self._work.journal.commit(run, self.fingerprints)
         except StateError as error:
             return _not_recorded(error)
-        with _reported():
+        with reported():
             self._work.sources.commit(self._documents)
-        with _reported():
+        with reported():
             self._commit_cache()
         return RunOutcome.SUCCESS, None
 
@@ -204,7 +202,7 @@ def _not_recorded(error: StateError) -> tuple[RunOutcome, Failure]:
 
 
 def _phases_then_databases(
-    work: Work, job: execute.Job, recorder: "RunRecorder"
+    work: Work, job: execute.Job, recorder: RunRecorder
 ) -> tuple[RunOutcome, Failure | None, tuple[MigrationResult, ...]]:
     """Databases only after every phase succeeded, migration.d included."""
     failure = execute.run_phases(job, order.PHASES)
@@ -220,7 +218,7 @@ def _phases_then_databases(
     return (RunOutcome.INTERRUPTED if stopped else RunOutcome.MIGRATION_FAILED), failure, migrations
 
 
-def _migrate(work: Work, job: execute.Job, recorder: "RunRecorder") -> tuple[MigrationResult, ...]:
+def _migrate(work: Work, job: execute.Job, recorder: RunRecorder) -> tuple[MigrationResult, ...]:
     if not work.settings.targets:
         return ()
     # Imported here: a node without databases to migrate need not pay for it.
@@ -238,7 +236,7 @@ def _migrate(work: Work, job: execute.Job, recorder: "RunRecorder") -> tuple[Mig
     return results
 
 
-def _run_worker(job: execute.Job, recorder: "RunRecorder", command: Command, listener: Listener) -> Exit:
+def _run_worker(job: execute.Job, recorder: RunRecorder, command: Command, listener: Listener) -> Exit:
     """Marked and recorded as it begins: if this agent dies, the next one must not start a second."""
     hook_id = os.urandom(16).hex()
     output = Output(job.mask, 0, listener)
@@ -250,7 +248,7 @@ def _run_worker(job: execute.Job, recorder: "RunRecorder", command: Command, lis
     return ended
 
 
-def _job(work: Work, run: Run, run_env: Mapping[str, str], recorder: "RunRecorder") -> execute.Job:
+def _job(work: Work, run: Run, run_env: Mapping[str, str], recorder: RunRecorder) -> execute.Job:
     phases = work.settings.phases
     runner = ProcessRunner(work.stop, Grace(phases.kill_grace, phases.stop_grace))
     env = {name: value for name, value in os.environ.items() if not _agents_own(name)}
@@ -315,121 +313,3 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
-
-
-class RunRecorder:
-    """Tells the log and the journal what a run does.
-
-    A journal that cannot be written in the middle of a run does not end the run: a quiesced node must be
-    activated again. It is said; and if the end cannot be recorded either, the run is made again.
-    """
-
-    def __init__(self, journal: Journal, run: Run, attempt: int, listener: Listener | None) -> None:
-        self.hooks = 0
-        self.phases = 0
-        self._journal = journal
-        self._run = run
-        self._attempt = attempt
-        self._listener = listener
-        self._begun = 0
-        self._over: PhaseEnd | None = None
-        self._running: dict[str, HookRecord] = {}
-        self._began: dict[str, float] = {}
-
-    def phase_began(self, phase: str, hooks: int) -> None:
-        self.phases += phase != order.ERROR
-        self._began[phase] = time.monotonic()
-        LOG.info("%s: begins, %d hook%s", phase, hooks, "" if hooks == 1 else "s")
-        self._boundary(phase)
-
-    def phase_ended(self, phase: str, failure: Failure | None) -> None:
-        seconds = time.monotonic() - self._began[phase]
-        outcome = "done" if failure is None else "stopped" if failure.stopped else "failed"
-        reason = "" if failure is None else f": {failure.reason}"
-        LOG.info("%s: %s after %.2f s%s", phase, outcome, seconds, reason)
-        self._over = PhaseEnd(phase, outcome)
-        if phase == order.ERROR:
-            self._boundary()
-
-    def databases_begin(self) -> None:
-        """They may take hours, in which all phases are over."""
-        status("migrating databases")
-        self._boundary()
-
-    def _boundary(self, begun: str = "") -> None:
-        """Written when the next phase begins, or with the run's end: one wait for the disk instead of two."""
-        with _reported():
-            self._journal.record_boundary(self._run, self._over, begun)
-        self._over = None
-
-    def hooks_changed(self, events: Sequence[HookEvent]) -> None:
-        for event in events:
-            if isinstance(event, StartedHook):
-                LOG.info("%s/%s: begins", event.phase, event.hook)
-                status(f"running {event.phase}: {event.hook}, attempt {self._attempt}")
-            else:
-                self._log_end(event)
-        records = [self._record(event) for event in events]
-        with _reported():
-            self._journal.record_hooks(self._run, records)
-
-    def _record(self, event: HookEvent) -> HookRecord:
-        if isinstance(event, StartedHook):
-            self._begun += 1
-            record = HookRecord(self._begun, time.time(), event)
-            self._running[event.hook_id] = record
-            return record
-        begun = self._running.pop(event.started.hook_id)
-        return HookRecord(begun.position, begun.started_at, begun.started, event)
-
-    def _log_end(self, result: HookResult) -> None:
-        ended, started = result.exit, result.started
-        self.hooks += started.phase != order.ERROR
-        level = logging.INFO if ended.ok else logging.ERROR
-        words = "done" if ended.ok else ended.detail or f"failed with status {ended.status}"
-        LOG.log(level, "%s/%s: %s after %.2f s", started.phase, started.hook, words, ended.seconds)
-        if ended.survivors:
-            left = ", ".join(ended.survivors)
-            LOG.warning("%s/%s: left running in the background: %s", started.phase, started.hook, left)
-
-    def listener(self, phase: str, hook: str) -> Listener:
-        return self._listener or Lines(lambda _stream, text: LOG.info("%s/%s| %s", phase, hook, text))
-
-    def sourcing(self, phase: str, path: str) -> None:
-        LOG.debug("%s: reads %s", phase, path)
-
-    def note(self, phase: str, text: str) -> None:
-        LOG.info("%s%s%s", phase, ": " if phase else "", text)
-
-    def warn(self, phase: str, text: str) -> None:
-        LOG.warning("%s: %s", phase, text)
-
-    def worker_began(self, hook_id: str, pid: int, timeout: float) -> None:
-        with _reported():
-            self._journal.worker_began(self._run, hook_id, pid, timeout)
-
-    def worker_ended(self, hook_id: str, ended: Exit) -> None:
-        with _reported():
-            self._journal.worker_ended(hook_id, ended)
-
-    def migrated(self, result: MigrationResult) -> None:
-        if result.ok:
-            way = " -> ".join(dict.fromkeys((result.before, result.after)))
-            LOG.info("migration: %s: %s, %s after %.2f s", result.target, way, result.outcome, result.seconds)
-        else:
-            LOG.error("migration: %s (%s after %.2f s)", result.message, result.outcome, result.seconds)
-        with _reported():
-            self._journal.migrated(self._run, result)
-
-    def failed(self, outcome: RunOutcome, failure: Failure) -> None:
-        with _reported():
-            self._journal.fail(self._run, outcome, failure)
-            self._over = None
-
-
-@contextlib.contextmanager
-def _reported() -> Iterator[None]:
-    try:
-        yield
-    except StateError as error:
-        LOG.error("not recorded: %s", error)  # noqa: TRY400

@@ -1,7 +1,6 @@
 """``refresh-agent run-parts``: the hooks of one directory, with dib-run-parts' command line and messages."""
 
 import argparse
-import itertools
 import os
 import sys
 import time
@@ -10,19 +9,16 @@ from collections.abc import Iterator, Sequence
 from refresh_agent.cli.passing_on import PassedOn, one_place, write
 from refresh_agent.cli.stopping import stop_on_signals
 from refresh_agent.errors import ConfigError
+from refresh_agent.marks import hook_ids
 from refresh_agent.model import Failure, HookEvent, MetadataLimits, PhaseSettings, StartedHook, TrustMode
 from refresh_agent.phases import execute, run_parts
 from refresh_agent.phases.process import Grace, ProcessRunner
-from refresh_agent.redact import Masker, looks_secret, shown
+from refresh_agent.redact import Masker, secrets_of_environment, shown
 
 NAME = "dib-run-parts"
 """In front of every message, whatever the command was called as: who reads them looks for that."""
 
 FAILED = 1
-
-MOST_METADATA = 64 * 2**20
-DEEPEST_METADATA = 64
-"""The defaults of [limits] metadata_bytes and metadata_depth; no configuration is read here."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +68,7 @@ def _run(directory: str, trust: TrustMode) -> int:
         recorder=narrator,
         stop=stop,
         mask=Masker(_secrets()),
-        ids=_hook_ids(),
+        ids=hook_ids(os.urandom(16).hex()),
         joined=one_place(),
     )
     name = _basename(directory)
@@ -89,16 +85,11 @@ def _run(directory: str, trust: TrustMode) -> int:
 
 def _secrets() -> Iterator[str]:
     """Of the environment, and of the metadata that it names."""
-    yield from (value for name, value in os.environ.items() if looks_secret(name))
+    yield from secrets_of_environment(os.environ)
     for path in filter(None, os.environ.get("OS_CONFIG_FILES", "").split(":")):
         from refresh_agent import config_files  # noqa: PLC0415 - rarely needed here
 
-        yield from config_files.secrets_of(path, MetadataLimits(MOST_METADATA, DEEPEST_METADATA))
-
-
-def _hook_ids() -> Iterator[str]:
-    prefix = os.urandom(16).hex()
-    return (f"{prefix}-{number}" for number in itertools.count(1))
+        yield from config_files.secrets_of(path, MetadataLimits())
 
 
 def _basename(directory: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from refresh_agent.lines import Listener
+from refresh_agent.marks import HOOK_ID
 from refresh_agent.model import (
     ByteSink,
     Command,
@@ -24,7 +25,6 @@ from refresh_agent.model import (
     TrustMode,
 )
 from refresh_agent.phases import environment, order, run_parts, trust
-from refresh_agent.phases.family import HOOK_ID
 from refresh_agent.phases.output import HeldBack, Output
 from refresh_agent.phases.process import Process, ProcessRunner
 from refresh_agent.redact import Masker, looks_secret

@@ -12,9 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from refresh_agent.marks import HOOK_ID
 from refresh_agent.redact import printable
-
-HOOK_ID = "REFRESH_AGENT_HOOK_ID"
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks at whether processes that were asked to end are gone."""

@@ -17,9 +17,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple, overload
 
+from refresh_agent.marks import HOOK_ID
 from refresh_agent.model import ByteSink, Command, Ending, Exit, StopSignal, Stream
 from refresh_agent.phases.family import (
-    HOOK_ID,
     LOOK_AGAIN,
     UNKILLABLE,
     Family,

@@ -12,7 +12,8 @@ import pytest
 
 from refresh_agent import journal as journal_module
 from refresh_agent.errors import ExitCode, StateError
-from refresh_agent.journal import HookRecord, Journal, OpenRun, PhaseEnd, Run, hook_ids
+from refresh_agent.journal import HookRecord, Journal, OpenRun, PhaseEnd, Run
+from refresh_agent.marks import hook_ids
 from refresh_agent.model import (
     Ending,
     Exit,

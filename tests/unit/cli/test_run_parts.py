@@ -3,7 +3,6 @@
 import os
 import pathlib
 import re
-from collections.abc import Mapping
 
 import pytest
 
@@ -238,10 +237,3 @@ def test_nothing_quoted_makes_a_line_of_its_own(capfd: pytest.CaptureFixture[str
     run_parts._say(run_parts._told(Failure("p", "a\nb\x1b[2J\udcff", 1, "x")))
     (line,) = capfd.readouterr().err.splitlines()
     assert DATE.sub("", line) == r"a\nb\x1b[2J\udcff: x"
-
-
-def test_hook_ids_differ() -> None:
-    ids: Mapping[str, None] = dict.fromkeys(
-        next(source) for source in (run_parts._hook_ids(), run_parts._hook_ids()) for _ in range(3)
-    )
-    assert len(ids) == 6

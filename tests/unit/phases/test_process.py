@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import pytest
 
 from refresh_agent.lines import LINE_LIMIT, Lines
+from refresh_agent.marks import HOOK_ID
 from refresh_agent.model import Command, Ending, Exit, Stream
 from refresh_agent.phases import family
-from refresh_agent.phases.family import HOOK_ID
 from refresh_agent.phases.process import Grace, ProcessRunner
 from refresh_agent.redact import printable
 from refresh_agent.wakeup import Stop
