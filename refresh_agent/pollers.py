@@ -81,7 +81,7 @@ class Poller:
         self._bell = Bell()
         self._closed = False
         self._hurried = False
-        self._asked = self._begun = self._answered = 0
+        self._asked = self._begun = self._answered = self._excused = 0
         self._told = ""
 
     def start(self, answered: Callable[[], None]) -> None:
@@ -92,8 +92,12 @@ class Poller:
 
     @property
     def waited_for(self) -> bool:
-        """Whether it has yet to answer what it was last asked."""
-        return self._answered < self._asked
+        """Whether it has yet to answer what it was last asked, and nobody has given that up."""
+        return max(self._answered, self._excused) < self._asked
+
+    def excuse(self) -> None:
+        """Do not wait for what it was last asked: the others must not be delayed again and again."""
+        self._excused = self._asked
 
     def ask(self) -> None:
         """Collect now; if it has not begun with what it was asked last, that is enough."""
@@ -143,7 +147,7 @@ class Poller:
 
     def _rest(self) -> None:
         """Until the next poll is due, or there is a reason not to wait for it."""
-        while not self._closed and not self.waited_for and self._rung(self._delay()):
+        while not self._closed and self._answered == self._asked and self._rung(self._delay()):
             pass
 
     def _rung(self, seconds: float) -> bool:
@@ -205,9 +209,11 @@ class Pollers:
         until = time.monotonic() + seconds
         while any(poller.waited_for for poller in self._pollers) and not stop.requested:
             left = until - time.monotonic()
-            if left <= 0 or not wait_for((self._answers.fileno(), stop.fileno()), left):
-                return
-            self._answers.heard()
+            if left > 0 and wait_for((self._answers.fileno(), stop.fileno()), left):
+                self._answers.heard()
+                continue
+            for poller in self._pollers:
+                poller.excuse()
 
     def close(self) -> None:
         for poller in self._pollers:

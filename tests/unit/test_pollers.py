@@ -129,6 +129,7 @@ def test_a_slow_answer_is_waited_for_only_so_long(polls: Polls) -> None:
     threads = polls.start()
     threads.wait(0.05, polls.stop)
     assert polls.source.documents == ()
+    threads.wait(3600, polls.stop)  # and not again
     polls.shelf.gate.set()
     eventually(lambda: polls.changes == 1)
 
