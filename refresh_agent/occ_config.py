@@ -1,8 +1,8 @@
 """os-collect-config's own configuration file, which heat-agents' hook writes from Heat metadata.
 
 So it can say what os-collect-config's options say and nothing else: what metadata holds must not switch off
-``trust``, or the verification of certificates. Its values are literal, a dollar sign too. What the agent
-has no use for, and what nobody knows, is passed over.
+``trust``. Its values are literal, a dollar sign too. What the agent has no use for, and what nobody knows, is
+passed over.
 """
 
 import contextlib

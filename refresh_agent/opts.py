@@ -81,7 +81,7 @@ DEFAULT_OPTS = [
         30,
         "Seconds between two polls of a source that has to be asked, and between two looks at the watched "
         "files without being woken; those cover changes that the kernel did not report.",
-        minimum=1,
+        minimum=0.1,
     ),
     _seconds(
         "min_polling_interval",

@@ -298,7 +298,7 @@ def test_a_file_that_goes_while_it_is_read_is_a_mistake_like_others(
         ("[phases]\noutput_limit = many", "[phases] output_limit = many"),
         ("[debounce]\nquiet = soon", "[debounce] quiet = soon"),
         ("[debounce]\nquiet = -1", "[debounce] quiet = -1"),
-        ("[DEFAULT]\npolling_interval = 0.5", "[DEFAULT] polling_interval = 0.5"),
+        ("[DEFAULT]\npolling_interval = 0.05", "[DEFAULT] polling_interval = 0.05"),
         ("[DEFAULT]\nbase_dir = $nowhere/x", "[DEFAULT] base_dir = $nowhere/x"),
         ("[DEFAULT]\nmin_polling_interval = 0", "[DEFAULT] min_polling_interval = 0"),
         ("[DEFAULT]\nsplay = -1", "[DEFAULT] splay = -1"),
