@@ -28,6 +28,9 @@ from refresh_agent.store import Documents, Kept, Store
 LOG = logging.getLogger("refresh_agent.sources")
 
 
+NOT_ANSWERED = Problem("has not answered yet")
+
+
 class Collected(NamedTuple):
     """What became of a collection. ``retry_after``: seconds, if the server asked for it."""
 
@@ -55,7 +58,7 @@ class Source:
         self.name = name
         self._build = build
         self.watch: tuple[str, ...] = ()
-        self.problems: tuple[Problem, ...] = ()
+        self.problems: tuple[Problem, ...] = (NOT_ANSWERED,)
         self._rules = rules
         self._store = Store(directory, name, rules.limits)
         self._asking = threading.Lock()
@@ -240,7 +243,7 @@ class Source:
                 level = logging.INFO if problem.expected else logging.WARNING
                 LOG.log(level, "source %s: %s", self.name, problem.text)
         for problem in self.problems:
-            if problem not in problems:
+            if problem not in problems and problem != NOT_ANSWERED:
                 LOG.info("source %s: no longer so: %s", self.name, problem.text)
         self.problems = problems
 

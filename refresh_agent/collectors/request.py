@@ -5,6 +5,7 @@ conditional GET says whether anything is new.
 """
 
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from refresh_agent.collectors import Polled, http
@@ -12,7 +13,10 @@ from refresh_agent.model import Document, MetadataLimits, Snapshot
 
 NAME = "request"
 
-_CONDITIONS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
+SETTLED = 60.0
+"""Seconds (RFC 9110, 8.8.2.2). What was modified so shortly before it was sent may be modified again within
+the same second, and a server that goes by the time would never tell.
+"""
 
 
 class Request(Polled):
@@ -36,11 +40,7 @@ class Request(Polled):
             return Snapshot(NAME, unchanged=True)
         if foreign := http.foreign_content(reply):
             return Snapshot(NAME, error=f"GET {where}: {foreign}")
-        self._newest = {
-            condition: reply.headers[validator]
-            for validator, condition in _CONDITIONS.items()
-            if validator in reply.headers
-        }
+        self._newest = conditions(reply.headers)
         document = Document(NAME, reply.body, origin=where)
         return Snapshot(NAME, (document,), deployment_keys=tuple(self._options["deployment_key"]))
 
@@ -50,6 +50,19 @@ class Request(Polled):
 
     def close(self) -> None:
         self._client.close()
+
+
+def conditions(headers: Mapping[str, str]) -> dict[str, str]:
+    """What to ask with, so that the server need not send the same again; nothing if it could be mistaken."""
+    tag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
+    if tag and not tag.startswith("W/"):
+        return {"If-None-Match": tag}
+    try:
+        sent = parsedate_to_datetime(headers.get("Date", ""))
+        settled = (sent - parsedate_to_datetime(modified)).total_seconds() >= SETTLED
+    except (ValueError, TypeError):
+        settled = False
+    return {"If-Modified-Since": modified} if settled else {}
 
 
 def build(options: Mapping[str, Any], limits: MetadataLimits) -> Request:

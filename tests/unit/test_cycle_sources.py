@@ -4,6 +4,7 @@ import json
 import logging
 import pathlib
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -177,6 +178,30 @@ def test_a_source_that_was_switched_to_and_is_mute_does_not_cost_the_one_before(
     monkeypatch.setattr(Remote, "error", "")
     assert node.refresh(Trigger.CHANGE).run_id
     assert node.files() == ["remote2.json", "heat_local.json"]
+
+
+def test_a_source_that_was_switched_to_and_has_yet_to_answer_does_not_cost_the_one_before(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.refresh()
+    node.names = ["remote2", "heat_local"]
+    gate = threading.Event()
+    collect = Remote.collect
+
+    def wait_and_collect(remote: Remote) -> Snapshot:
+        assert gate.wait(20)
+        return collect(remote)
+
+    monkeypatch.setattr(Remote, "collect", wait_and_collect)
+    changes: list[int] = []
+    cycle = node.cycle()
+    cycle.poll(lambda: changes.append(1))
+    result = cycle.refresh(Request(Trigger.CHANGE))
+    assert result.summary == "hold: remote would be dropped, but source remote2: has not answered yet"
+    gate.set()
+    eventually(lambda: changes)
+    assert cycle.refresh(Request(Trigger.CHANGE)).run_id
+    cycle.close()
 
 
 def test_on_a_new_node_a_mute_source_keeps_nobody_from_running(
