@@ -115,11 +115,12 @@ def serving() -> Iterator[StandIn]:
 def document(content: Any) -> Callable[[Asked], Answer]:
     """A file on a web server, which knows when it was changed."""
     changed = email.utils.formatdate(usegmt=True)
+    tag = f'"{hash(str(content))}"'
 
     def answer(asked: Asked) -> Answer:
-        if asked.headers["If-Modified-Since"] == changed:
+        if tag == asked.headers["If-None-Match"] or changed == asked.headers["If-Modified-Since"]:
             return Answer(304)
-        return as_json(content, **{"Last-Modified": changed, "ETag": f'"{hash(str(content))}"'})
+        return as_json(content, **{"Last-Modified": changed, "ETag": tag})
 
     return answer
 
