@@ -34,7 +34,7 @@ def write(cachedir: str, contents: Contents) -> tuple[str, ...]:
     What is not among them any more goes, with its ``.orig`` and ``.last``. A file that holds its content
     already is left alone. Raises StateError.
     """
-    paths = tuple(_path(cachedir, name) for name, _ in contents)
+    paths = tuple(path_of(cachedir, name) for name, _ in contents)
     with _told(cachedir, "cachedir"):
         files.make_directory(cachedir, 0o755)
         before = _names(cachedir, cachedir)
@@ -56,7 +56,7 @@ def commit(cachedir: str, contents: Contents) -> None:
     """
     with _told(cachedir, "cachedir"):
         files.make_directory(cachedir, 0o755)
-        paths = [_path(cachedir, name) for name, _ in contents]
+        paths = [path_of(cachedir, name) for name, _ in contents]
         changed = [_put(stored, path + LAST, path) for path, (_, stored) in zip(paths, contents, strict=True)]
         if any(changed):
             files.sync_directory(cachedir)
@@ -88,11 +88,11 @@ def back_up(cachedir: str, backup_cachedir: str) -> None:
         before = _names(backup_cachedir, cachedir)
         names = _names(cachedir, cachedir)
         changed = [
-            _mirror(_path(cachedir, name), _path(backup_cachedir, name), suffix)
+            _mirror(path_of(cachedir, name), path_of(backup_cachedir, name), suffix)
             for name in names
             for suffix in (ORIG, "", LAST)
         ]
-        data = files.read_regular(_path(cachedir, LIST_NAME), LIST_LIMIT)
+        data = files.read_regular(path_of(cachedir, LIST_NAME), LIST_LIMIT)
         _put_list(backup_cachedir, data, after=any(changed))
         _remove(backup_cachedir, before, set(names))
 
@@ -111,7 +111,7 @@ def committed(cachedir: str, limits: MetadataLimits, documents: Fingerprints = (
     found = []
     for name in names:
         try:
-            raw = files.read_regular(_path(cachedir, name) + LAST, limits.bytes)
+            raw = files.read_regular(path_of(cachedir, name) + LAST, limits.bytes)
             found.append((name, metadata.fingerprint(metadata.parse(raw, limits))))
         except (OSError, metadata.MetadataError):
             return None
@@ -122,14 +122,15 @@ def committed(cachedir: str, limits: MetadataLimits, documents: Fingerprints = (
 # --- the list ----------------------------------------------------------------------------------------------
 
 
-def _path(directory: str, name: str) -> str:
+def path_of(directory: str, name: str) -> str:
+    """Where the document of that name is."""
     return os.path.join(directory, f"{name}.json")
 
 
 def _listed(directory: str) -> list[str] | None:
     """The paths in the list of this directory; None if there is none, or it is not what it should be."""
     try:
-        listed = json.loads(files.read_regular(_path(directory, LIST_NAME), LIST_LIMIT))
+        listed = json.loads(files.read_regular(path_of(directory, LIST_NAME), LIST_LIMIT))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(listed, list) or not all(isinstance(path, str) and _usable(path) for path in listed):
@@ -161,7 +162,7 @@ def _put_list(directory: str, data: bytes, *, after: bool) -> None:
     """``after``: files have been replaced, and the list must not be durable before they are."""
     if after:
         files.sync_directory(directory)
-    path = _path(directory, LIST_NAME)
+    path = path_of(directory, LIST_NAME)
     if not _holds(path, io.BytesIO(data)):
         files.write_durably(path, data, MODE)
 
@@ -227,7 +228,7 @@ def _remove(directory: str, before: Iterable[str], kept: set[str]) -> None:
             names.add(entry.removesuffix(f".json{LAST}"))
     for name in names - kept - {LIST_NAME}:
         for suffix in ("", ORIG, LAST):
-            _unlink(_path(directory, name) + suffix)
+            _unlink(path_of(directory, name) + suffix)
 
 
 def _unlink(path: str) -> bool:

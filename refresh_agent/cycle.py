@@ -96,6 +96,8 @@ class Cycle:
         """
         with lock.held(self.settings.lock_file), _open_journal(self.settings.state_dir) as journal:
             self._clean_up_after_a_crash(journal)
+            if self._is_new(journal):
+                self._seed()
             self._collect(request)
             documents = self.sources.documents
             if not documents:
@@ -106,7 +108,8 @@ class Cycle:
             if not decision.runs:
                 return self._nothing_to_run(decision)
             if missing := self._missing(request, fingerprints, history):
-                return Result(ExitCode.NO_DATA, f"hold: {missing}", decision)
+                held = decision._replace(action=Action.HOLD, reason=missing)
+                return Result(ExitCode.NO_DATA, f"hold: {missing}", held)
             result = self._run(journal, decision, history)
             if self._pollers is not None:
                 self._pollers.hurry()
@@ -125,10 +128,20 @@ class Cycle:
         self.sources.collect(confirmed=request.force)
         self.sources.sweep()
 
+    def _seed(self) -> None:
+        """What os-collect-config had from sources that may give nothing now is what they have given."""
+        for source in self.sources.polled:
+            if not source.documents:
+                source.seed(cache.path_of(self.settings.cachedir, source.name))
+
+    def _is_new(self, journal: Journal) -> bool:
+        """Whether nothing was ever run here, so that the cache may be one that os-collect-config has left."""
+        return self.settings.keeps_cache and journal.history() == History()
+
     def _history(self, journal: Journal, request: Request, documents: Fingerprints) -> History:
         """The journal's; if it is empty, what os-collect-config has committed counts, and is taken over."""
         history = journal.history()
-        if history != History() or not self.settings.keeps_cache:
+        if not self._is_new(journal):
             return history
         committed = cache.committed(self.settings.cachedir, self.settings.limits, documents)
         if committed is not None and committed == documents:
@@ -148,7 +161,8 @@ class Cycle:
         unanswered = self.sources.unanswered
         if request.force or not gone or not unanswered:
             return ""
-        return f"{', '.join(sorted(gone))} would be dropped, but {'; '.join(unanswered)}"
+        why = f"{', '.join(sorted(gone))} would be dropped, but {'; '.join(unanswered)}"
+        return f"{why}; wait for that, or run all the same with refresh-agent --once --force"
 
     def _nothing_to_run(self, decision: Decision) -> Result:
         if decision.trigger is Trigger.START and decision.action is Action.NOOP and self.settings.keeps_cache:

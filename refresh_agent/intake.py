@@ -100,7 +100,7 @@ class Intake:
         digest = hashlib.sha256()
         for piece in _pieces(text):
             digest.update(piece)
-        self.secrets[digest.hexdigest()] = tuple(secrets_in(content))
+        self.secrets[digest.hexdigest()] = tuple(dict.fromkeys(secrets_in(content)))
         path = self._store.put(name, _pieces(text), digest.hexdigest())
         fingerprint = metadata.fingerprint(content)
         return StoredDocument(self._snapshot.source, name, path, fingerprint, digest.hexdigest())

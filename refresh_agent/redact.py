@@ -5,6 +5,7 @@ of a deployment. It is masked wherever it shows up, also as JSON or a URL would 
 several lines, every line. Signatures in signed URLs are known by their parameter.
 """
 
+import functools
 import json
 import re
 import sys
@@ -41,6 +42,7 @@ MOST_HELD_BACK = 2**20
 """Bytes; what is longer is no secret that anybody has."""
 
 
+@functools.lru_cache(4096)
 def looks_secret(key: str) -> bool:
     """Whether what has this name is not for the log."""
     return bool(_SECRET_KEY.search(key)) and not _PLAIN_KEY.search(key)
@@ -48,10 +50,13 @@ def looks_secret(key: str) -> bool:
 
 def secrets_in(content: Any) -> Iterator[str]:
     """All texts under keys that look secret, at any depth; also {"name": "password", "value": ...}."""
-    if isinstance(content, Mapping):
+    if isinstance(content, dict):
         named = content.get("name")
         for key, value in content.items():
-            yield from _texts(value) if _hides(key, named) else secrets_in(value)
+            if _hides(key, named):
+                yield from _texts(value)
+            elif isinstance(value, (dict, list)):  # a call for every single value would take most of the time
+                yield from secrets_in(value)
     elif isinstance(content, list):
         for value in content:
             yield from secrets_in(value)
@@ -92,7 +97,7 @@ class Masker:
         self.learn(secrets)
 
     def learn(self, secrets: Iterable[str]) -> None:
-        new = {form for secret in secrets for form in forms(secret)} - self._known
+        new = {form for secret in set(secrets) for form in forms(secret)} - self._known
         self._known |= new
         for form in new:
             self._shortest = min(self._shortest, len(form))

@@ -29,6 +29,7 @@ LOG = logging.getLogger("refresh_agent.sources")
 
 
 NOT_ANSWERED = Problem("has not answered yet")
+NOTHING_YET = "has given nothing yet"
 
 
 class Collected(NamedTuple):
@@ -114,6 +115,20 @@ class Source:
                 self.collector.stored()
         failed = bool(snapshot.error) and not snapshot.absent
         return Collected(before != self._noticed, failed, snapshot.retry_after)
+
+    def seed(self, path: str) -> None:
+        """Until it gives something itself, it gave what is in this file: another program asked it before.
+
+        What a queue gave then is not in there any more. Raises StateError.
+        """
+        try:
+            with files.open_regular(path) as file:
+                digest = files.digest(file)
+        except OSError:
+            return  # it never gave anything
+        document = Document(self.name, None, origin=path, digest=digest)
+        keys = self._rules.deployment_keys
+        self._keep(Snapshot(self.name, (document,), deployment_keys=keys), confirmed=True)
 
     def take(self) -> Documents:
         """The newest good documents, to be acted on: what differs from them is a change."""
@@ -210,7 +225,7 @@ class Source:
             return kept._replace(good=tuple(document._replace(live="") for document in kept.good))
         if snapshot.unchanged:
             if not kept.good:
-                problems.append(Problem("has given nothing yet", expected=not kept.committed))
+                problems.append(Problem(NOTHING_YET, expected=not kept.committed))
             return kept
         problems += intake.problems
         good = intake.documents
@@ -303,12 +318,12 @@ class Sources:
 
     @property
     def unanswered(self) -> tuple[str, ...]:
-        """Why which sources have never given anything, although they should have."""
+        """Why which sources have never given anything, although they may have something to give."""
         return tuple(
             f"source {source.name}: {problem.text}"
             for source, taken in zip(self._all, self._taken, strict=True)
             for problem in source.problems
-            if not taken and not problem.expected
+            if not taken and (not problem.expected or problem.text == NOTHING_YET)
         )
 
     @property

@@ -34,9 +34,10 @@ class Stack:
         self._path = f"/stacks/{self.name}/{made}"
         self.wait_for_metadata(greeting, seconds)
 
-    def update(self, greeting: str, seconds: float = 30) -> None:
-        """Back as soon as the new metadata is there for the node to fetch."""
+    def update(self, greeting: str, seconds: float = 30, *, transport: str = "") -> None:
+        """Back as soon as the new metadata is there for the node to fetch. ``transport``: another one."""
         self._parameters["greeting"] = greeting
+        self._parameters["transport"] = transport or self._parameters["transport"]
         self._call("PATCH", self._path, json={**self._body(), "existing": True})
         self.wait_for_metadata(greeting, seconds)
 

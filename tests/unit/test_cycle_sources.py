@@ -26,6 +26,7 @@ class Remote(Polled):
 
     content: Any = None
     error = ""
+    unchanged = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -33,6 +34,8 @@ class Remote(Polled):
     def collect(self) -> Snapshot:
         if self.error:
             return Snapshot(self.name, error=self.error)
+        if self.unchanged:
+            return Snapshot(self.name, unchanged=True)
         raw = json.dumps(self.content).encode()
         return Snapshot(self.name, (Document(self.name, raw),), deployment_keys=("deployments",))
 
@@ -130,6 +133,36 @@ def test_what_changed_since_the_switch_is_run_and_named(node: Node) -> None:
     assert node.ran() == ["configure/10-a"]
 
 
+def test_what_a_queue_gave_before_the_switch_is_still_what_it_gave(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """os-collect-config has popped it: the queue is empty, and without it the node's credentials would go."""
+    leave_cache(
+        node,
+        remote={"remote": 1, "deployments": [{"name": "d", "config": {"x": 1}}]},
+        d={"x": 1},
+        heat_local={"a": 1},
+    )
+    monkeypatch.setattr(Remote, "unchanged", True)
+    assert (node.refresh().run_id, node.ran()) == ("", [])
+    write_json(node.metadata, {"a": 2})
+    assert node.refresh(Trigger.CHANGE).run_id
+    assert node.files() == ["remote.json", "d.json", "heat_local.json"]
+
+
+def test_a_queue_that_was_switched_to_and_is_empty_does_not_cost_the_source_before(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.refresh()
+    node.names = ["remote2", "heat_local"]
+    monkeypatch.setattr(Remote, "unchanged", True)
+    result = node.refresh(Trigger.CHANGE)
+    assert (result.exit_code, result.run_id) == (ExitCode.NO_DATA, "")
+    assert "remote would be dropped, but source remote2: has given nothing yet" in result.summary
+    assert node.refresh(Trigger.ONCE, force=True).run_id
+    assert node.files() == ["heat_local.json"]
+
+
 def test_a_torn_cache_is_not_believed(node: Node) -> None:
     """os-collect-config writes .last without fsync, and ends at each start if one is torn."""
     leave_cache(node, remote={"remote": 1}, heat_local={"a": 1})
@@ -197,7 +230,9 @@ def test_a_source_that_was_switched_to_and_has_yet_to_answer_does_not_cost_the_o
     cycle = node.cycle()
     cycle.poll(lambda: changes.append(1))
     result = cycle.refresh(Request(Trigger.CHANGE))
-    assert result.summary == "hold: remote would be dropped, but source remote2: has not answered yet"
+    assert result.summary.startswith(
+        "hold: remote would be dropped, but source remote2: has not answered yet;"
+    )
     gate.set()
     eventually(lambda: changes)
     assert cycle.refresh(Request(Trigger.CHANGE)).run_id

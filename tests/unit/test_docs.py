@@ -4,23 +4,21 @@ import argparse
 import ast
 import pathlib
 import re
+import shlex
 from typing import Any
 
 import pytest
 
 from refresh_agent import main, opts
 from refresh_agent.errors import ExitCode
+from tests import pages
+from tests.pages import TOP, read
 
-TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 DOCS = TOP / "docs"
 PAGES = sorted(DOCS.glob("*.rst"))
 TEXT_PAGES = (TOP / "README.rst", *PAGES)
 
 OPTION = re.compile(r"^``(?P<name>\w+)`` \((?P<facts>.*)\)$", re.MULTILINE)
-
-
-def read(path: pathlib.Path) -> str:
-    return path.read_text(encoding="utf-8")
 
 
 # --- options ---------------------------------------------------------------------------------------------
@@ -91,6 +89,14 @@ def test_no_flag_is_documented_that_does_not_exist() -> None:
         re.findall(r"(?<=[`*])--[a-z-]+", read(DOCS / "commands.rst") + read(DOCS / "refresh-agent.8.rst"))
     )
     assert told - flags() == set()
+
+
+def test_what_is_to_be_typed_exists() -> None:
+    typed = [shlex.split(command) for page in TEXT_PAGES for command in pages.commands(read(page))]
+    ours = [words[1:] for words in typed if words[0] == "refresh-agent"]
+    assert len(ours) > 2
+    for words in ours:
+        main._parser(words).parse_args(words)  # or it exits
 
 
 @pytest.mark.parametrize(
