@@ -51,9 +51,9 @@ def looks_secret(key: str) -> bool:
 def secrets_in(content: Any) -> Iterator[str]:
     """All texts under keys that look secret, at any depth; also {"name": "password", "value": ...}."""
     if isinstance(content, dict):
-        named = content.get("name")
+        named = _names_a_secret(content)
         for key, value in content.items():
-            if _hides(key, named):
+            if looks_secret(key) or (named and key == "value"):
                 yield from _texts(value)
             elif isinstance(value, (dict, list)):  # a call for every single value would take most of the time
                 yield from secrets_in(value)
@@ -70,9 +70,9 @@ def secrets_of_environment(environment: Mapping[str, str]) -> Iterator[str]:
 def masked(content: Any, mask: "Masker") -> Any:
     """The same content to be shown: what is under a secret key is masked however short it is, too."""
     if isinstance(content, Mapping):
-        named = content.get("name")
+        named = _names_a_secret(content)
         return {
-            key: _blotted(value) if _hides(key, named) else masked(value, mask)
+            key: _blotted(value) if looks_secret(key) or (named and key == "value") else masked(value, mask)
             for key, value in content.items()
         }
     if isinstance(content, list):
@@ -214,9 +214,10 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
 
 
-def _hides(key: str, named: Any) -> bool:
-    """Whether what is under this key, in an object with that ``name``, is secret."""
-    return looks_secret(key) or (key == "value" and isinstance(named, str) and looks_secret(named))
+def _names_a_secret(content: Mapping[str, Any]) -> bool:
+    """Whether it is a {"name": "password", "value": ...}."""
+    name = content.get("name")
+    return isinstance(name, str) and looks_secret(name)
 
 
 def _blotted(value: Any) -> Any:

@@ -107,12 +107,12 @@ class Source:
         with self._asking:
             snapshot = self._ask()
             self.watch = snapshot.watch
-            self._seen = _digest(snapshot)
+            self._seen = "" if self.polled else _digest(snapshot)
             durable = self._keep(snapshot, confirmed=confirmed)
             # Not what was stored just now: another process may have stored it, and never have run it.
             before, self._noticed = self._noticed, _told_apart(self.documents)
-            if durable and isinstance(self.collector, collectors.Polled):
-                self.collector.stored()
+            if durable:
+                self._tell_stored()
         failed = bool(snapshot.error) and not snapshot.absent
         return Collected(before != self._noticed, failed, snapshot.retry_after)
 
@@ -194,10 +194,19 @@ class Source:
 
     def _ask(self) -> Snapshot:
         try:
-            return self.collector.collect()
+            return _checked(self.collector.collect())
         except Exception as error:  # a collector may be anybody's
             LOG.debug("source %s: internal error", self.name, exc_info=True)
             return Snapshot(self.name, error=f"its collector failed: {type(error).__name__}")
+
+    def _tell_stored(self) -> None:
+        if not isinstance(self.collector, collectors.Polled):
+            return
+        try:
+            self.collector.stored()
+        except Exception as error:  # as above
+            LOG.debug("source %s: internal error", self.name, exc_info=True)
+            LOG.warning("source %s: its collector failed: %s", self.name, type(error).__name__)
 
     def _keep(self, snapshot: Snapshot, *, confirmed: bool) -> bool:
         """Store what is good; whether all that was given is in the store now."""
@@ -357,6 +366,26 @@ class Sources:
 
     def _of(self, document: StoredDocument) -> Source:
         return next(source for source in self._all if source.name == document.source)
+
+
+def _checked(snapshot: Any) -> Snapshot:
+    """Raises TypeError for what other packages' collectors get wrong; names become files here."""
+    if not isinstance(snapshot, Snapshot) or not all(map(_is_document, snapshot.documents)):
+        raise TypeError("no Snapshot of Documents")
+    taken: set[str] = set()
+    documents = []
+    for document in snapshot.documents:
+        name = metadata.safe_name(document.name, document.name, taken)
+        taken.add(name)
+        documents.append(document._replace(name=name))
+    return snapshot._replace(documents=tuple(documents))
+
+
+def _is_document(document: Any) -> bool:
+    if not isinstance(document, Document) or not isinstance(document.name, str):
+        return False
+    given = document.raw is not None or document.error or document.digest
+    return bool(given) and isinstance(document.raw, bytes | None)
 
 
 def _source(entry: CollectorSettings, directory: str, limits: MetadataLimits) -> Source:

@@ -263,6 +263,43 @@ def test_a_collector_that_raises_is_a_source_that_is_down(
     assert not [line for line in told if "geheim" in line]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        {"a": 1},
+        Snapshot("remote", ({"a": 1},)),  # type: ignore[arg-type]
+        Snapshot("remote", (Document("remote", "{}"),)),  # type: ignore[arg-type]
+        Snapshot("remote", (Document("remote", None),)),
+    ],
+)
+def test_a_collector_that_gives_anything_else_is_a_source_that_is_down(
+    node: Node, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture, given: Any
+) -> None:
+    monkeypatch.setattr(Remote, "collect", lambda _self: given)
+    assert node.refresh().run_id
+    assert "source remote: its collector failed: TypeError" in log.text
+
+
+def test_a_collectors_names_cannot_leave_the_store(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = (Document("../../evil", b"{}"), Document("../../evil", b"{}"))
+    monkeypatch.setattr(Remote, "collect", lambda _self: Snapshot("remote", documents))
+    assert node.refresh().run_id
+    assert len(node.files()) == 3
+    assert not list(node.root.glob("evil*"))
+
+
+def test_a_collector_that_cannot_take_note_is_told_and_its_content_is_used(
+    node: Node, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    def stored(_self: Remote) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(Remote, "stored", stored)
+    assert node.refresh().run_id
+    assert "source remote: its collector failed: KeyError" in log.text
+
+
 def test_threads_collect_between_the_refreshes(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     cycle = node.cycle()
     changes: list[int] = []
