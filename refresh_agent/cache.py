@@ -119,6 +119,11 @@ def committed(cachedir: str, limits: MetadataLimits, documents: Fingerprints = (
     return documents if same else tuple(found)
 
 
+def names(cachedir: str) -> tuple[str, ...]:
+    """Those of the documents that its list names, in their order: what was collected last."""
+    return tuple(_names(cachedir, cachedir))
+
+
 # --- the list ----------------------------------------------------------------------------------------------
 
 

@@ -130,8 +130,9 @@ class Cycle:
 
     def _seed(self) -> None:
         """What os-collect-config had from sources that may give nothing now is what they have given."""
+        listed = cache.names(self.settings.cachedir)
         for source in self.sources.polled:
-            if not source.documents:
+            if source.name in listed and not source.documents:
                 source.seed(cache.path_of(self.settings.cachedir, source.name))
 
     def _is_new(self, journal: Journal) -> bool:

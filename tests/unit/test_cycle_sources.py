@@ -150,6 +150,16 @@ def test_what_a_queue_gave_before_the_switch_is_still_what_it_gave(
     assert node.files() == ["remote.json", "d.json", "heat_local.json"]
 
 
+def test_a_file_that_only_lies_about_in_the_cache_is_nobodys_metadata(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """os-collect-config defect 13: what is of no use any more stays for ever."""
+    leave_cache(node, heat_local={"a": 1})
+    write_json(node.cache / "remote.json", {"of": "another time"})
+    monkeypatch.setattr(Remote, "error", "down")
+    assert (node.refresh().run_id, node.ran()) == ("", [])
+
+
 def test_a_queue_that_was_switched_to_and_is_empty_does_not_cost_the_source_before(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
