@@ -43,6 +43,7 @@ class Result(NamedTuple):
     failure: Failure | None = None
     seconds: float = 0.0
     migrations: tuple[MigrationResult, ...] = ()
+    stopped: bool = False
 
 
 EXIT_CODES = {
@@ -72,6 +73,11 @@ class Cycle:
         self.sources = Sources(settings.state_dir, settings.collectors, settings.limits)
         self._pollers: pollers.Pollers | None = None
 
+    def prepare(self) -> None:
+        """Make the collectors, so that one that cannot be made is known now. Raises ConfigError."""
+        for source in self.sources:
+            source.collector  # noqa: B018 - made when it is first asked for
+
     def poll(self, changed: Callable[[], None]) -> None:
         """From now on ask the polled sources in threads; ``changed`` is called there, for what is new."""
         # Imported here: where nothing is polled, none of it is needed.
@@ -99,6 +105,8 @@ class Cycle:
             if self._is_new(journal):
                 self._seed()
             self._collect(request)
+            if self._stop.requested:
+                return Result(ExitCode.OK, "stopped before anything was decided", stopped=True)
             documents = self.sources.documents
             if not documents:
                 return Result(ExitCode.NO_DATA, f"no source has data: {self._problems()}")
@@ -137,7 +145,9 @@ class Cycle:
 
     def _is_new(self, journal: Journal) -> bool:
         """Whether nothing was ever run here, so that the cache may be one that os-collect-config has left."""
-        return self.settings.keeps_cache and journal.history() == History()
+        if not self.settings.keeps_cache or self.sources.committed:
+            return False  # the latter: it was, and only the journal is gone
+        return journal.history() == History()
 
     def _history(self, journal: Journal, request: Request, documents: Fingerprints) -> History:
         """The journal's; if it is empty, what os-collect-config has committed counts, and is taken over."""
@@ -168,15 +178,21 @@ class Cycle:
     def _nothing_to_run(self, decision: Decision) -> Result:
         if decision.trigger is Trigger.START and decision.action is Action.NOOP and self.settings.keeps_cache:
             # An agent that was killed right after its commit had no time for it.
-            cache.repair(
-                self.settings.cachedir, [(each.name, each.stored) for each in self.sources.documents]
-            )
-            cache.back_up(self.settings.cachedir, self.settings.backup_cachedir)
+            self._repair_cache()
         held = "; ".join(self.sources.held)
         if decision.action is Action.NOOP and held:
             return Result(ExitCode.HELD, f"hold: {held}", decision)
         code = ExitCode.HELD if decision.action is Action.HOLD else ExitCode.OK
         return Result(code, f"{decision.action}: {decision.reason}", decision)
+
+    def _repair_cache(self) -> None:
+        from refresh_agent.recorder import reported  # noqa: PLC0415 - only a start needs it
+
+        contents = [(document.name, document.stored) for document in self.sources.documents]
+        with reported():
+            cache.repair(self.settings.cachedir, contents)
+        with reported():
+            cache.back_up(self.settings.cachedir, self.settings.backup_cachedir)
 
     def run_phases(self, listener: "Listener | None", *, joined: bool) -> Result:
         """The phases and the databases by hand, under the same lock, without asking what is due.

@@ -53,7 +53,8 @@ class Intake:
         last = family_of(kept.good, document.name)
         if document.error:
             return self._standing_in(last, document.error, absent=document.absent)
-        same = self._known(document.name, document.digest or metadata.digest(document.raw or b""), kept)
+        digest = document.digest if document.raw is None else metadata.digest(document.raw)
+        same = self._known(document.name, digest, kept)
         if same:
             self._taken.update(stored.name for stored in same)
             return (same[0]._replace(live=document.path or ""), *same[1:])

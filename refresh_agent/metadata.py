@@ -24,6 +24,9 @@ CANONICAL_BATCH = 64
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
+LONGEST_SHOWN = 100
+"""Characters of a name that a message quotes."""
+
 _SAFE_NAME = re.compile(r"(?!\.)[A-Za-z0-9_.-]+")
 
 
@@ -165,14 +168,15 @@ def explode(content: Content, keys: Sequence[str]) -> Iterator[Deployment]:
         if not isinstance(entry, Mapping):
             yield Deployment("", "", {}, f"a deployment is a JSON {_kind(entry)}, not an object")
             continue
-        if entry.get("group", "Heat::Ungrouped") not in EXPLODED_GROUPS:
+        group = entry.get("group", "Heat::Ungrouped")
+        if not isinstance(group, str) or group not in EXPLODED_GROUPS:
             continue
         name, config = entry.get("name"), entry.get("config")
         if not isinstance(name, str) or not name:
             yield Deployment("", "", {}, "a deployment has no name")
         elif not isinstance(config, Mapping):
             kind = "has no config" if config is None else f"has a JSON {_kind(config)} for a config"
-            yield Deployment("", "", {}, f"the deployment {name!r} {kind}, not an object")
+            yield Deployment("", "", {}, f"the deployment {name[:LONGEST_SHOWN]!r} {kind}, not an object")
         else:
             identity = entry.get("id")
             yield Deployment(name, identity if isinstance(identity, str) and identity else name, config)

@@ -138,7 +138,8 @@ class Snapshot(NamedTuple):
     """What one source gave at one moment; ``error`` when the source as a whole could not be read.
 
     ``watch``: the paths of which a change calls for another collection; none where a source is polled.
-    ``unchanged``: it has nothing newer than what it gave last, which therefore still stands.
+    ``unconfigured``: the options that it needs are not set, so that there is nobody to ask; an ``error`` says
+    which. ``unchanged``: it has nothing newer than what it gave last, which therefore still stands.
     ``deployment_keys``: root keys whose deployments are to become documents of their own.
     ``retry_after``: seconds for which the server asked not to be asked again.
     """
@@ -148,6 +149,7 @@ class Snapshot(NamedTuple):
     watch: tuple[str, ...] = ()
     error: str = ""
     absent: bool = False
+    unconfigured: bool = False
     unchanged: bool = False
     deployment_keys: tuple[str, ...] = ()
     retry_after: float = 0.0

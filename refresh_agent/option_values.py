@@ -19,6 +19,10 @@ LARGEST = 2**24
 """Bytes of a configuration file; more of one does not count for its digest."""
 
 
+HANDED_ON = frozenset({"cachedir", "state_dir"})
+"""What is in these directories is named to hooks, in a list with colons."""
+
+
 class Section(NamedTuple):
     """One group of one file, with the values as they stand there: one for each time that an option is given.
 
@@ -64,7 +68,7 @@ def parsed(path: str, problems: list[str], *, private: bool = False) -> list[Sec
     """The groups of one file, by oslo.config's own parser. ``private``: no message quotes from it."""
     sections: dict[str, dict[str, list[str]]] = {}
     try:
-        _refuse_pipe(path)
+        _refuse_what_is_none(path)
         cfg.ConfigParser(path, sections).parse()
     except iniparser.ParseError as error:
         # oslo.config has no line to show when an option stands before the first group.
@@ -80,9 +84,12 @@ def parsed(path: str, problems: list[str], *, private: bool = False) -> list[Sec
     return found
 
 
-def _refuse_pipe(path: str) -> None:
-    if stat.S_ISFIFO(os.stat(path).st_mode):
+def _refuse_what_is_none(path: str) -> None:
+    status = os.stat(path)
+    if stat.S_ISFIFO(status.st_mode):
         raise OSError("it is a pipe, and configuration is read more than once; give it a file")
+    if status.st_size > LARGEST:
+        raise OSError(f"it has more than {LARGEST} bytes, so it is no configuration file")
 
 
 def _may_be_shown(line: str) -> bool:
@@ -181,6 +188,8 @@ class Reader:
             if path is not None and not os.path.isabs(path):
                 quoted = "" if self._is_put_together(group, option) else f"{path!r} "
                 self.wrong(group, option, f"{quoted}is not an absolute path")
+            elif path is not None and ":" in path and option.dest in HANDED_ON:
+                self.wrong(group, option, "has a colon in it, which ends a path in OS_CONFIG_FILES")
 
     def _given(self, group: str, option: Any) -> tuple[str, str | None]:
         """Where the value stands that counts, as the beginning of a message, and what it is there."""

@@ -163,7 +163,7 @@ LIMITS_OPTS = [
         "metadata_depth",
         default=LIMITS.depth,
         min=1,
-        max=500,
+        max=250,
         help="How deep objects and lists may nest.",
     ),
     cfg.StrOpt(

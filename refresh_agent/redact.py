@@ -11,18 +11,26 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
 
 SHORTEST = 8
 """Characters. Shorter values would mask ordinary words all over the log."""
 
-_SECRET_KEY = re.compile(r"passw(or)?d|secret|token|credential|private[_-]?key|access[_-]?key", re.IGNORECASE)
+_SECRET_KEY = re.compile(
+    r"passw(or)?d|passphrase|(^|[_-])pass$|secret|token|credential|(private|access|api)[_-]?key|authorization",
+    re.IGNORECASE,
+)
 _PLAIN_KEY = re.compile(r"public[_-]?key|key[_-]?name", re.IGNORECASE)
 _SIGNATURE = re.compile(
     rb"(?:Signature|X-Amz-Signature|X-Amz-Security-Token|temp_url_sig)=(?P<signature>[^&\s\"'<>]+)"
 )
+_USERINFO = re.compile(r"://[^/\s:@\"'<>]*:(?P<password>[^/\s@\"'<>]+)@")
+_USERINFO_BYTES = re.compile(_USERINFO.pattern.encode())
+_PRIVATE_KEY = "PRIVATE KEY-----"
+"""Texts with either hold a secret, whatever their key: a URL with a password, a key in PEM."""
+
 _LONGEST_SIGNATURE = 4096
 """Bytes, with its name: of a line without end, so much may be the beginning of one."""
 
@@ -49,7 +57,10 @@ def looks_secret(key: str) -> bool:
 
 
 def secrets_in(content: Any) -> Iterator[str]:
-    """All texts under keys that look secret, at any depth; also {"name": "password", "value": ...}."""
+    """All texts under keys that look secret, at any depth; also {"name": "password", "value": ...}.
+
+    And passwords within URLs, and private keys in PEM, whatever their key.
+    """
     if isinstance(content, dict):
         named = _names_a_secret(content)
         for key, value in content.items():
@@ -57,9 +68,13 @@ def secrets_in(content: Any) -> Iterator[str]:
                 yield from _texts(value)
             elif isinstance(value, (dict, list)):  # a call for every single value would take most of the time
                 yield from secrets_in(value)
+            elif isinstance(value, str) and ("://" in value or _PRIVATE_KEY in value):
+                yield from _within(value)
     elif isinstance(content, list):
         for value in content:
             yield from secrets_in(value)
+    elif isinstance(content, str):
+        yield from _within(content)
 
 
 def secrets_of_environment(environment: Mapping[str, str]) -> Iterator[str]:
@@ -128,6 +143,8 @@ class Masker:
         found = [span for form in self._candidates(data) for span in _occurrences(form, data)]
         if b"=" in data:
             found += [match.span("signature") for match in _SIGNATURE.finditer(data)]
+        if b"://" in data:
+            found += [match.span("password") for match in _USERINFO_BYTES.finditer(data)]
         return sorted(found)
 
     def _candidates(self, data: bytes) -> set[bytes]:
@@ -214,10 +231,18 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
 
 
+def _within(text: str) -> Iterator[str]:
+    """The secrets in a text that is none as a whole."""
+    if _PRIVATE_KEY in text:
+        yield text
+    for found in _USERINFO.finditer(text) if "://" in text else ():
+        yield from {found["password"], unquote(found["password"])}
+
+
 def _names_a_secret(content: Mapping[str, Any]) -> bool:
-    """Whether it is a {"name": "password", "value": ...}."""
-    name = content.get("name")
-    return isinstance(name, str) and looks_secret(name)
+    """Whether it is a {"name": "password", "value": ...}, or has ``key`` for ``name``."""
+    names = (content.get("name"), content.get("key"))
+    return any(isinstance(name, str) and looks_secret(name) for name in names)
 
 
 def _blotted(value: Any) -> Any:
@@ -237,3 +262,5 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _texts(inner)
+    elif isinstance(value, (int, float)) and len(str(value)) >= SHORTEST:
+        yield str(value)

@@ -285,7 +285,8 @@ def _paths_for_hooks(work: Work, documents: tuple[StoredDocument, ...]) -> tuple
         return tuple(document.live or document.stored for document in documents)
     cachedir = work.settings.cachedir
     paths = cache.write(cachedir, _contents(documents))
-    cache.back_up(cachedir, work.settings.backup_cachedir)
+    with reported():  # a copy that cannot be made is no reason for the node to stand still
+        cache.back_up(cachedir, work.settings.backup_cachedir)
     return paths
 
 

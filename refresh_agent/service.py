@@ -48,6 +48,13 @@ LOOK_EVERY = 0.05
 LOCK_RETRY = 1.0
 """Seconds between two tries while another refresh holds the lock."""
 
+LEVELS = {
+    ExitCode.OK: logging.INFO,
+    ExitCode.NO_DATA: logging.WARNING,
+    ExitCode.HELD: logging.WARNING,
+}
+"""How loudly the outcome of a refresh is told; the others are errors."""
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -150,8 +157,10 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self.wakeup.because(Trigger.SIGNAL)
 
     def _use(self, settings: Settings) -> None:
-        """Raises StateError, and then what was used before still is."""
-        self._cycle = Cycle(settings, self._stop)
+        """Raises ConfigError or StateError, and then what was used before still is."""
+        cycle = Cycle(settings, self._stop)
+        cycle.prepare()
+        self._cycle = cycle
         self._settings = settings
         retry = settings.retry
         self._timers = Timers(
@@ -214,6 +223,8 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self._timers = self._timers._replace(look=None)
         if self._configuration.digest() != self._digest:
             self._follow_configuration()
+            self._cycle.sources.look()  # from now on they know what is to be watched
+            self._watcher.watch(self._watched())
         seen = self._cycle.sources.look()
         self._looked = now()
         if seen == self._seen:
@@ -317,8 +328,9 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
     def _told(self, result: Result) -> None:
         decision = result.decision
         if decision is None or result.run_id or result.exit_code is not ExitCode.OK:
-            level = logging.INFO if result.exit_code in {ExitCode.OK, ExitCode.NO_DATA} else logging.ERROR
-            if result.summary != self._last_told:
+            level = LEVELS.get(result.exit_code, logging.ERROR)
+            asked = decision is not None and decision.trigger is Trigger.SIGNAL
+            if asked or result.summary != self._last_told:
                 LOG.log(level, "%s", result.summary)
             self._last_told = result.summary
         else:

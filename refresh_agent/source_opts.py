@@ -178,7 +178,9 @@ def options_of(name: str, reserved: Mapping[str, Any]) -> Sequence[Any] | None:
         try:
             options = getattr(point.load(), "options", ())
         except Exception as error:  # whatever its module does when it is imported
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            # What a module of anybody's says may be secret; what Python says of an import is not.
+            text = f": {error}" if isinstance(error, (ImportError, AttributeError)) else ""
+            reason = " ".join(f"{type(error).__name__}{text}".split())
             raise ConfigError(f"{place}: cannot be loaded: {reason}") from error
         if problem := _no_options(options):
             raise ConfigError(f"{place}: {problem}")

@@ -8,11 +8,12 @@ import functools
 import logging
 import os
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from refresh_agent import collectors, files, metadata
-from refresh_agent.errors import StateError
+from refresh_agent.errors import ConfigError, StateError
 from refresh_agent.intake import Intake, Problem, Rules, family_of, text_of, told
 from refresh_agent.model import (
     CollectorSettings,
@@ -27,6 +28,9 @@ from refresh_agent.store import Documents, Kept, Store
 
 LOG = logging.getLogger("refresh_agent.sources")
 
+
+DEEPEST_SHOWN = 5
+"""Frames of an exception that a message names."""
 
 NOT_ANSWERED = Problem("has not answered yet")
 NOTHING_YET = "has given nothing yet"
@@ -60,6 +64,7 @@ class Source:
         self._build = build
         self.watch: tuple[str, ...] = ()
         self.problems: tuple[Problem, ...] = (NOT_ANSWERED,)
+        self.unconfigured = False
         self._rules = rules
         self._store = Store(directory, name, rules.limits)
         self._asking = threading.Lock()
@@ -69,8 +74,17 @@ class Source:
 
     @functools.cached_property
     def collector(self) -> collectors.Collector:
-        """Made when it is first needed: it may need libraries that take longer to load than all the rest."""
-        return self._build()
+        """Made when it is first needed: it may need libraries that take longer to load than all the rest.
+
+        Raises ConfigError if it cannot be made.
+        """
+        try:
+            return self._build()
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a collector may be anybody's
+            text = f"[DEFAULT] collectors: {self.name}: it cannot be made: {described(error)}"
+            raise ConfigError(text) from None
 
     @property
     def polled(self) -> bool:
@@ -93,7 +107,11 @@ class Source:
 
     def look(self) -> str:
         """What it gives now, as a digest; nothing is stored, nothing is said. A polled one is not asked."""
-        return _told_apart(self.documents) if self.polled else _digest(self._ask())
+        if self.polled:
+            return _told_apart(self.documents)
+        snapshot = self._ask()
+        self.watch = snapshot.watch
+        return _digest(snapshot)
 
     def seen(self, documents: Iterable[StoredDocument]) -> str:
         """What ``look`` would have given when it held these ``documents``."""
@@ -108,11 +126,16 @@ class Source:
             snapshot = self._ask()
             self.watch = snapshot.watch
             self._seen = "" if self.polled else _digest(snapshot)
-            durable = self._keep(snapshot, confirmed=confirmed)
+            try:
+                durable = self._keep(snapshot, confirmed=confirmed)
+            except StateError:
+                raise
+            except Exception as error:  # noqa: BLE001 - it must not end the thread: nobody would ask again
+                LOG.error("source %s: internal error: %s", self.name, described(error))  # noqa: TRY400
+                return Collected(failed=True)
             # Not what was stored just now: another process may have stored it, and never have run it.
             before, self._noticed = self._noticed, _told_apart(self.documents)
-            if durable:
-                self._tell_stored()
+            self._answer(snapshot, durable=durable)
         failed = bool(snapshot.error) and not snapshot.absent
         return Collected(before != self._noticed, failed, snapshot.retry_after)
 
@@ -121,26 +144,30 @@ class Source:
 
         What a queue gave then is not in there any more. Raises StateError.
         """
-        try:
-            with files.open_regular(path) as file:
-                digest = files.digest(file)
-        except OSError:
-            return  # it never gave anything
-        document = Document(self.name, None, origin=path, digest=digest)
         keys = self._rules.deployment_keys
-        self._keep(Snapshot(self.name, (document,), deployment_keys=keys), confirmed=True)
+        document = Document(self.name, None, origin=path)
+        with self._store.changing():
+            if self._closed or self._store.kept != Kept():
+                return  # it has given something since
+            intake = Intake(Snapshot(self.name, (document,), deployment_keys=keys), self._store, self._rules)
+            self._store.save(Kept(intake.documents, deployment_keys=keys).learning(intake.secrets))
+        for problem in intake.problems:
+            LOG.warning("source %s: %s", self.name, problem.text)
 
     def take(self) -> Documents:
         """The newest good documents, to be acted on: what differs from them is a change."""
-        taken = self.documents
+        with self._store.changing():  # another process may have stored something newer, and run for it
+            taken = self.documents
         self._noticed = _told_apart(taken)
         return taken
 
     def commit(self, documents: Sequence[StoredDocument]) -> None:
         """Remember what a run has brought onto the node. Raises StateError."""
-        if tuple(documents) != self.committed:
-            with self._store.changing():
-                self._store.save(self._store.kept._replace(committed=tuple(documents)))
+        with self._store.changing():
+            kept = self._store.kept._replace(committed=tuple(documents))
+            if self.unconfigured and not documents:
+                kept = Kept()  # another source has taken its place: it must not stand in for that one later
+            self._store.save(kept)
 
     def sweep(self, in_use: Iterable[StoredDocument]) -> None:
         """Remove what nobody needs any more. Only who holds the run lock may: a run reads these files."""
@@ -194,19 +221,25 @@ class Source:
 
     def _ask(self) -> Snapshot:
         try:
-            return _checked(self.collector.collect())
-        except Exception as error:  # a collector may be anybody's
-            LOG.debug("source %s: internal error", self.name, exc_info=True)
-            return Snapshot(self.name, error=f"its collector failed: {type(error).__name__}")
+            return _checked(self.collector.collect())._replace(source=self.name)
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
+            problem = f"its collector failed: {type(error).__name__}"
+            LOG.debug("source %s: %s", self.name, described(error))
+            return Snapshot(self.name, watch=self.watch, error=problem)
 
-    def _tell_stored(self) -> None:
+    def _answer(self, snapshot: Snapshot, *, durable: bool) -> None:
+        """Tell the collector what became of what it gave."""
         if not isinstance(self.collector, collectors.Polled):
             return
         try:
-            self.collector.stored()
-        except Exception as error:  # as above
-            LOG.debug("source %s: internal error", self.name, exc_info=True)
-            LOG.warning("source %s: its collector failed: %s", self.name, type(error).__name__)
+            if snapshot.unchanged and not self.documents:
+                self.collector.forget()
+            elif durable:
+                self.collector.stored()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
+            LOG.warning("source %s: its collector failed: %s", self.name, described(error))
 
     def _keep(self, snapshot: Snapshot, *, confirmed: bool) -> bool:
         """Store what is good; whether all that was given is in the store now."""
@@ -214,12 +247,13 @@ class Source:
         with self._store.changing():
             if self._closed:
                 return False
+            self.unconfigured = snapshot.unconfigured
             intake = Intake(snapshot, self._store, self._rules)
             kept = self._judged(snapshot, intake, problems, confirmed=confirmed)
             self._store.save(kept)
         if kept.reason:
             problems.append(Problem(_held_back(kept.reason)))
-        self._tell(tuple(problems))
+        self._tell(tuple(dict.fromkeys(problems)))
         return not snapshot.error and not intake.rejected
 
     def _judged(
@@ -230,7 +264,7 @@ class Source:
         if confirmed and kept.held:
             kept = kept._replace(good=kept.held, held=(), reason="")
         if snapshot.error:
-            problems.append(told(snapshot.error, kept.good, absent=snapshot.absent))
+            problems.append(_explained(snapshot, kept.good))
             return kept._replace(good=tuple(document._replace(live="") for document in kept.good))
         if snapshot.unchanged:
             if not kept.good:
@@ -279,6 +313,8 @@ class Sources:
         directory = os.path.join(state_dir, "sources")
         self._all = [_source(entry, directory, limits) for entry in settings]
         self._taken = [source.documents for source in self._all]
+        self.seen: tuple[str, ...] = ()
+        """What ``look`` would have given at the last collection."""
 
     def __iter__(self) -> Iterator[Source]:
         return iter(self._all)
@@ -297,16 +333,26 @@ class Sources:
         for source in self._all:
             if not source.polled:
                 source.collect(confirmed=confirmed)
-        self._taken = [source.take() for source in self._all]
+        self._take()
+
+    def _take(self) -> None:
+        taken = [source.take() for source in self._all]
+        self.seen = tuple(source.seen(found) for source, found in zip(self._all, taken, strict=True))
+        self._taken = self._in_force(taken)
+
+    def _in_force(self, taken: list[Documents]) -> list[Documents]:
+        """The documents of each source; of those whose options were removed only if no other has any.
+
+        That another source took its place is a change; that nobody is to be asked any more, an accident.
+        """
+        polled = [source for source, found in zip(self._all, taken, strict=True) if source.polled and found]
+        if all(source.unconfigured for source in polled):
+            return taken
+        return [() if source.unconfigured else found for source, found in zip(self._all, taken, strict=True)]
 
     def look(self) -> tuple[str, ...]:
         """What all sources give now, to compare with ``seen``: writers rewrite files without a change."""
         return tuple(source.look() for source in self._all)
-
-    @property
-    def seen(self) -> tuple[str, ...]:
-        """What ``look`` would have given at the last collection."""
-        return tuple(source.seen(taken) for source, taken in zip(self._all, self._taken, strict=True))
 
     @property
     def documents(self) -> Documents:
@@ -332,7 +378,7 @@ class Sources:
             f"source {source.name}: {problem.text}"
             for source, taken in zip(self._all, self._taken, strict=True)
             for problem in source.problems
-            if not taken and (not problem.expected or problem.text == NOTHING_YET)
+            if not source.unconfigured and not taken and (not problem.expected or problem.text == NOTHING_YET)
         )
 
     @property
@@ -368,10 +414,28 @@ class Sources:
         return next(source for source in self._all if source.name == document.source)
 
 
+def _explained(snapshot: Snapshot, last: Documents) -> Problem:
+    """Why there is nothing from the source, and what that means for the hooks."""
+    if snapshot.unconfigured and last:
+        return Problem(f"{snapshot.error}; what it gave last counts only while no other source has anything")
+    return told(snapshot.error, last, absent=snapshot.absent)
+
+
+def described(error: BaseException) -> str:
+    """What kind of exception, and from where. Not its text: a collector may be anybody's, and that secret."""
+    frames = traceback.extract_tb(error.__traceback__)[-DEEPEST_SHOWN:]
+    where = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames))
+    return f"{type(error).__name__} at {where}"
+
+
 def _checked(snapshot: Any) -> Snapshot:
     """Raises TypeError for what other packages' collectors get wrong; names become files here."""
     if not isinstance(snapshot, Snapshot) or not all(map(_is_document, snapshot.documents)):
         raise TypeError("no Snapshot of Documents")
+    texts = (snapshot.error, *snapshot.watch, *snapshot.deployment_keys)
+    seconds = snapshot.retry_after
+    if not all(isinstance(text, str) for text in texts) or not isinstance(seconds, int | float):
+        raise TypeError("a Snapshot with a value of another kind")
     taken: set[str] = set()
     documents = []
     for document in snapshot.documents:

@@ -70,7 +70,7 @@ class Store:
     def changing(self) -> Iterator[None]:
         """Nobody else changes it meanwhile, and ``kept`` is as it is on the disk. Raises StateError."""
         with self._mutex, self._locked():
-            if self._signature() != self._read:
+            if self._signature() != self._read or not all(map(_is_there, self.kept.good)):
                 self._read = self._signature()
                 self.kept = self._load()
             yield
@@ -152,8 +152,9 @@ class Store:
             return Kept()
 
     def _known(self, entries: Iterable[Mapping[str, Any]]) -> Documents:
-        """The entries whose content is there and whole."""
+        """The entries whose content is there and whole; a document only with all of its deployments."""
         documents = []
+        lost = set()
         for entry in entries:
             document = self._document(entry)
             try:
@@ -166,8 +167,9 @@ class Store:
             if whole:
                 documents.append(document)
             else:
+                lost.add(document.parent or document.name)
                 LOG.warning("%s is missing or damaged; %s is collected anew", document.stored, document.name)
-        return tuple(documents)
+        return tuple(document for document in documents if (document.parent or document.name) not in lost)
 
     def _document(self, entry: Mapping[str, Any]) -> StoredDocument:
         return StoredDocument(
@@ -187,6 +189,10 @@ class Store:
             files.write_durably(path, data)
         except OSError as error:
             raise StateError(f"{path}: cannot be written: {files.reason(error)}") from error
+
+
+def _is_there(document: StoredDocument) -> bool:
+    return os.path.exists(document.stored)
 
 
 def _entry(document: StoredDocument) -> dict[str, Any]:

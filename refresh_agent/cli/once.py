@@ -24,7 +24,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def exit_code(result: Result, stop: Stop) -> int:
-    if result.failure is not None and result.failure.stopped:
+    if result.stopped or (result.failure is not None and result.failure.stopped):
         return 128 + stop.signal
     return result.exit_code
 

@@ -48,6 +48,9 @@ class Polled:
     def stored(self) -> None:
         """What the last ``collect`` gave is durable now: a queue may forget it."""
 
+    def forget(self) -> None:
+        """What it gave before is lost: it is not to say that nothing changed, but to give it anew."""
+
     def fileno(self) -> int:
         """A descriptor that is readable when there is something to collect before the next poll; or -1."""
         return -1

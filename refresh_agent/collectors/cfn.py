@@ -57,7 +57,7 @@ class Cfn(Polled):
                 hint = self._options.get("heat_metadata_hint")
                 instead = f", and there is no {hint} (heat_metadata_hint)" if hint else ""
                 text = f"metadata_url is not set in [{NAME}]{instead}: not configured"
-                return Snapshot(NAME, error=text, absent=True)
+                return Snapshot(NAME, error=text, absent=True, unconfigured=True)
             document = self._document(url, [parse_path(text) for text in self._options["path"]])
         except http.HttpError as error:
             return http.failed(NAME, error)

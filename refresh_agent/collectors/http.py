@@ -208,7 +208,7 @@ def not_configured(name: str, options: Mapping[str, Any], required: Sequence[str
         return None
     verb = "is" if len(unset) == 1 else "are"
     text = f"{', '.join(unset)} {verb} not set in [{name}]: not configured"
-    return Snapshot(name, error=text, absent=True)
+    return Snapshot(name, error=text, absent=True, unconfigured=True)
 
 
 def shown_url(url: Any) -> str:

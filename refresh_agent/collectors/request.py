@@ -48,6 +48,9 @@ class Request(Polled):
         """Only now may the server leave out what it gave: what was not good is asked for again."""
         self._known = self._newest
 
+    def forget(self) -> None:
+        self._known = {}
+
     def close(self) -> None:
         self._client.close()
 

@@ -27,6 +27,7 @@ class Remote(Polled):
     content: Any = None
     error = ""
     unchanged = False
+    unconfigured: frozenset[str] = frozenset()
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -34,6 +35,8 @@ class Remote(Polled):
     def collect(self) -> Snapshot:
         if self.error:
             return Snapshot(self.name, error=self.error)
+        if self.name in self.unconfigured:
+            return Snapshot(self.name, error="url is not set", absent=True, unconfigured=True)
         if self.unchanged:
             return Snapshot(self.name, unchanged=True)
         raw = json.dumps(self.content).encode()
@@ -46,13 +49,15 @@ class Node(Tree):
         self.stop = Stop()
         self.limits = LIMITS
         self.names = ["remote", "heat_local"]
+        self.backup = root / "backup"
         write_json(self.metadata, {"a": 1})
         self.hook("configure/10-a", f'echo "$OS_CONFIG_FILES" > {root}/files')
 
     def cycle(self) -> Cycle:
         options: Mapping[str, Any] = {"path": [str(self.metadata)]}
         chosen = tuple(CollectorSettings(name, options) for name in self.names)
-        return Cycle(self.settings(collectors=chosen, limits=self.limits), self.stop)
+        changes = {"collectors": chosen, "limits": self.limits, "backup_cachedir": str(self.backup)}
+        return Cycle(self.settings(**changes), self.stop)
 
     def refresh(self, trigger: Trigger = Trigger.START, **request: Any) -> Result:
         return self.cycle().refresh(Request(trigger, **request))
@@ -247,6 +252,53 @@ def test_a_source_that_was_switched_to_and_has_yet_to_answer_does_not_cost_the_o
     eventually(lambda: changes)
     assert cycle.refresh(Request(Trigger.CHANGE)).run_id
     cycle.close()
+
+
+def test_a_source_that_is_not_configured_any_more_gives_way_to_the_one_that_is(
+    node: Node, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    """All are in os-collect-config's default list: the old one's metadata would win over the new one's."""
+    node.names = ["remote", "remote2", "heat_local"]
+    monkeypatch.setattr(Remote, "unconfigured", frozenset({"remote"}))
+    node.refresh()
+    assert node.files() == ["remote2.json", "heat_local.json"]
+    monkeypatch.setattr(Remote, "unconfigured", frozenset({"remote2"}))
+    assert node.refresh(Trigger.CHANGE).run_id
+    assert node.files() == ["remote.json", "heat_local.json"]
+    assert not (node.cache / "remote2.json").exists()
+    monkeypatch.setattr(Remote, "unconfigured", frozenset())
+    monkeypatch.setattr(Remote, "error", "down")  # it comes back, and has nothing: what it gave then is gone
+    assert not node.refresh(Trigger.CHANGE).run_id
+
+
+def test_a_configuration_that_lost_its_only_source_does_not_cost_the_metadata(
+    node: Node, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    """heat-container-agent's was cleared at a restart, and the agent stopped working."""
+    node.refresh()
+    monkeypatch.setattr(Remote, "unconfigured", frozenset({"remote"}))
+    write_json(node.metadata, {"a": 2})
+    assert node.refresh(Trigger.CHANGE).run_id
+    assert node.files() == ["remote.json", "heat_local.json"]
+    assert "what it gave last counts only while no other source has anything" in log.text
+
+
+def test_a_lost_journal_is_not_a_cache_that_os_collect_config_left(node: Node) -> None:
+    """What was run last may not have been brought to its end."""
+    node.refresh()
+    for path in node.state.glob("journal.sqlite*"):
+        path.unlink()
+    assert node.refresh().run_id
+
+
+def test_a_copy_that_cannot_be_made_is_told_and_stops_nothing(
+    node: Node, log: pytest.LogCaptureFixture
+) -> None:
+    node.backup.write_text("in the way")
+    assert node.refresh().exit_code is ExitCode.OK
+    assert node.refresh().exit_code is ExitCode.OK
+    assert f"{node.backup}: the cache cannot be written" in log.text
+    assert "backup_cachedir" in log.text
 
 
 def test_on_a_new_node_a_mute_source_keeps_nobody_from_running(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -198,3 +199,27 @@ def test_many_secrets_are_all_found() -> None:
     mask = Masker(secrets)
     for offset in range(8):
         assert mask(" " * offset + " ".join(secrets)).split() == [MASK] * 500
+
+
+@pytest.mark.parametrize(
+    ("content", "secrets"),
+    [
+        ({"url": "mysql+pymysql://nova:geh%2Feim@db/nova"}, {"geh%2Feim", "geh/eim"}),
+        ({"list": ["http://u:geheimnis@k/v3"]}, {"geheimnis"}),
+        ({"admin_pass": "geheimnis"}, {"geheimnis"}),
+        ({"ssh_passphrase": "geheimnis"}, {"geheimnis"}),
+        ({"api_key": "geheimnis"}, {"geheimnis"}),
+        ({"Authorization": "Basic geheim"}, {"Basic geheim"}),
+        ({"key": "password", "value": "geheimnis"}, {"geheimnis"}),
+        ({"pin_token": 1234567890}, {"1234567890"}),
+        ({"key": "-----BEGIN RSA PRIVATE KEY-----\nx"}, {"-----BEGIN RSA PRIVATE KEY-----\nx"}),
+        ({"bypass": "geheimnis", "url": "http://host/a@b:c", "key": "pass", "compass": "x"}, set()),
+    ],
+)
+def test_secrets_are_known_by_more_than_their_key(content: Any, secrets: set[str]) -> None:
+    assert set(secrets_in(content)) == secrets
+
+
+def test_the_password_of_a_url_is_masked_wherever_it_comes_from() -> None:
+    assert Masker().mask(b"GET http://user:pw@host/x") == b"GET http://user:***@host/x"
+    assert Masker().mask(b"see http://host:80/a@b") == b"see http://host:80/a@b"

@@ -300,3 +300,30 @@ def test_a_fleet_does_not_start_at_once(node: Node, log: pytest.LogCaptureFixtur
     node.agent.wakeup.because(Trigger.SIGNAL)
     node.agent._splay()
     assert "the first refresh is in" in log.text
+
+
+def test_after_a_reload_the_watched_files_are_watched_still(
+    living: Node, log: pytest.LogCaptureFixture
+) -> None:
+    """A new collector does not know yet what it watches; nothing has changed, so nobody asks it."""
+    write_conf(living, "a comment")
+    eventually(lambda: "configuration reloaded" in log.text)
+    for number in (2, 3):
+        write_json(living.metadata, {"a": number})
+        eventually(lambda number=number: living.runs() == number)  # type: ignore[misc]
+
+
+def test_a_collector_that_cannot_be_made_is_a_bad_configuration(
+    living: Node, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(*_: Any) -> Any:
+        raise RuntimeError("geheim")
+
+    monkeypatch.setattr("refresh_agent.collectors.build", build)
+    write_conf(living, "other options")
+    eventually(
+        lambda: "the configuration is not reloaded, the old one stays: [DEFAULT] collectors" in log.text
+    )
+    assert "geheim" not in log.text
+    write_json(living.metadata, {"a": 2})
+    eventually(lambda: living.runs() == 2)
