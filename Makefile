@@ -37,7 +37,7 @@ unit: ## only the fast tests
 
 bench: ## the figures that are promised, as ratios
 	@$(PYTHON) tools/system_packages.py --profile bench
-	@$(environments) dev agent peers
+	@$(environments) dev agent peers heat zaqar
 	$(BIN)/python benchmarks/run.py
 
 sample: ## write etc/refresh-agent/refresh-agent.conf.sample anew

@@ -3,8 +3,8 @@
     PYTHON poller.py ours|theirs heat|cfn
 
 ``PYTHON`` has the one or the other installed. On standard input first the options of the source as a JSON
-object; when it is ready to begin it says so, and then reads how long to go on: ``[polls, seconds]``, whichever is
-over first. The answer is ``{"polls": ..., "failed": ..., "cpu": ...}``, the last in seconds.
+object; when it is ready it says so. Then, as often as is wanted, how long to poll: ``[polls, seconds]``,
+whichever is over first; the answer is ``{"polls": ..., "failed": ..., "cpu": ...}``, the last in seconds.
 """
 
 import json
@@ -17,24 +17,28 @@ Options = dict[str, object]
 
 def main() -> None:
     who, source = sys.argv[1:]
-    options = json.loads(sys.stdin.readline())
-    poll = {"ours": ours, "theirs": theirs}[who](source, options)
+    poll = {"ours": ours, "theirs": theirs}[who](source, json.loads(sys.stdin.readline()))
     poll()  # logs in, connects, and loads what is loaded late
     print("ready", flush=True)
-    most, seconds = json.loads(sys.stdin.readline())
+    for line in sys.stdin:
+        most, seconds = json.loads(line)
+        print(json.dumps(polled(poll, most, seconds)), flush=True)
+
+
+def polled(poll: Callable[[], bool], most: int, seconds: float) -> dict[str, float]:
     polls = failed = 0
     cpu = time.process_time()
     until = time.monotonic() + seconds
     while polls < most and time.monotonic() < until:
         polls += 1
         failed += not poll()
-    print(json.dumps({"polls": polls, "failed": failed, "cpu": time.process_time() - cpu}), flush=True)
+    return {"polls": polls, "failed": failed, "cpu": time.process_time() - cpu}
 
 
 def ours(source: str, options: Options) -> Callable[[], bool]:
     """One collector, as long as the agent runs."""
-    from refresh_agent import collectors
-    from refresh_agent.model import CollectorSettings, MetadataLimits
+    from refresh_agent import collectors  # noqa: PLC0415 - only one of the two is installed
+    from refresh_agent.model import CollectorSettings, MetadataLimits  # noqa: PLC0415
 
     settings = CollectorSettings(source, {"deployment_key": ("deployments",), **options})
     collector = collectors.build(settings, MetadataLimits(2**26, 64))
@@ -50,8 +54,8 @@ def ours(source: str, options: Options) -> Callable[[], bool]:
 
 def theirs(source: str, options: Options) -> Callable[[], bool]:
     """A new collector for every poll, as in its collect_all."""
-    from os_collect_config import collect, exc
-    from oslo_config import cfg
+    from os_collect_config import collect, exc  # noqa: PLC0415
+    from oslo_config import cfg  # noqa: PLC0415
 
     collect.setup_conf()
     cfg.CONF(args=[], prog="os-collect-config", default_config_files=[], default_config_dirs=[])

@@ -1,31 +1,32 @@
 """What polling an unchanged stack costs Heat and Keystone: requests, connections, and polls per second.
 
-Both with collectors alone, so that the same is compared: what os-collect-config does in each round of its loop is a
-new collector and one ``collect``; refresh-agent keeps its collector.
+Both with collectors alone, so that the same is compared: in each round of its loop os-collect-config makes a
+new collector and lets it collect once; refresh-agent keeps its collector.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
 import statistics
 import subprocess
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 from benchmarks.measure import Figure
 from tests.e2e.cloud import Cloud
 
 PROGRAM = pathlib.Path(__file__).with_name("poller.py")
 TRANSPORTS = {"heat": "POLL_SERVER_HEAT", "cfn": "POLL_SERVER_CFN"}
-SIDES = ("ours", "theirs")
 
 COUNTED = 20
 """Polls of one poller whose requests are counted."""
 
 POLLERS = 8
-ROUNDS = 3
-SECONDS = 5
+ROUNDS = 7
+SECONDS = 2
+UNLIMITED = 10**6
 
 AT_LEAST = {"heat": 2.5}
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -41,39 +42,103 @@ class Load(NamedTuple):
     servers: float
 
 
+class Poller:
+    """A process that polls when it is asked to."""
+
+    def __init__(self, side: str, environment: pathlib.Path, source: str, options: Options) -> None:
+        command = [str(environment / "bin" / "python"), str(PROGRAM), side, source]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        self._say(options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def wait(self) -> None:
+        """Until it is ready."""
+        if self._hear() != b"ready\n":
+            raise RuntimeError(f"{self._process.args!r} cannot poll")
+
+    def keep_to(self, processor: int) -> None:
+        os.sched_setaffinity(self._process.pid, {processor})
+
+    def ask(self, polls: int, seconds: float) -> None:
+        """Poll so often, or so long."""
+        self._say([polls, seconds])
+
+    def told(self) -> dict[str, float]:
+        """What came of it."""
+        answer: dict[str, float] = json.loads(self._hear())
+        if answer["failed"]:
+            raise RuntimeError(f"{answer['failed']} of {answer['polls']} polls failed")
+        return answer
+
+    def _say(self, message: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{json.dumps(message)}\n".encode())
+        self._process.stdin.flush()
+
+    def _hear(self) -> bytes:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
 def requests(root: pathlib.Path, agent: pathlib.Path, peers: pathlib.Path) -> Iterator[Figure]:
     """By a proxy in front of every service, in the steady state."""
     with Cloud(root, counted=True) as cloud:
         for source, transport in TRANSPORTS.items():
             options = _options(cloud, source, transport)
-            ours, ours_opened = _counted(cloud, _command("ours", agent, source), options)
-            theirs, theirs_opened = _counted(cloud, _command("theirs", peers, source), options)
-            opened = f"connections: {ours_opened:g} / {theirs_opened:g} in {COUNTED} polls"
+            with Poller("ours", agent, source, options) as poller:
+                ours, opened = _counted(cloud, poller)
+            with Poller("theirs", peers, source, options) as poller:
+                theirs, their_opened = _counted(cloud, poller)
             yield Figure(
-                f"{source}: requests per unchanged poll", ours, 1, "", f"os-collect-config {theirs:g}; {opened}"
+                f"{source}: requests for an unchanged poll",
+                ours,
+                1,
+                "",
+                f"os-collect-config {theirs:g}; connections in {COUNTED} polls: {opened} / {their_opened}",
             )
 
 
-def _counted(cloud: Cloud, command: list[str], options: Options) -> tuple[float, int]:
-    """Requests per poll, and connections of them all; the proxies are in front of every service."""
-    with _poller(command, options) as poller:
-        for proxy in cloud.proxies.values():
-            proxy.clear()
-        _answer(poller, COUNTED, 60)
-        seen = [(name, one) for name, proxy in cloud.proxies.items() for one in proxy.exchanges()]
-    return len(seen) / COUNTED, len({(name, one.connection) for name, one in seen})
+def _counted(cloud: Cloud, poller: Poller) -> tuple[float, int]:
+    """Requests for each poll, and the connections of all polls."""
+    poller.wait()
+    for proxy in cloud.proxies.values():
+        proxy.clear()
+    poller.ask(COUNTED, 60)
+    poller.told()
+    seen = [(name, one.connection) for name, proxy in cloud.proxies.items() for one in proxy.exchanges()]
+    return len(seen) / COUNTED, len(set(seen))
 
 
 def capacity(root: pathlib.Path, agent: pathlib.Path, peers: pathlib.Path) -> Iterator[Figure]:
-    """Eight pollers without a pause; they share the processors with Heat, as many of one side as of the other."""
+    """Pollers without a pause, as many of one side as of the other.
+
+    The servers have one processor and the pollers another: pollers take nothing from the servers, and that
+    Heat is one process here, and Keystone another, does not count.
+    """
+    processors = sorted(os.sched_getaffinity(0))
     with Cloud(root) as cloud:
+        for pid in cloud.pids().values():
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setaffinity(int(thread), {processors[0]})
         for source, transport in TRANSPORTS.items():
             options = _options(cloud, source, transport)
-            loads: dict[str, list[Load]] = {side: [] for side in SIDES}
-            for _ in range(ROUNDS):
-                for side, environment in zip(SIDES, (agent, peers), strict=True):
-                    loads[side].append(_load(cloud, _command(side, environment, source), options))
-            yield from _compared(source, *(_median(loads[side]) for side in SIDES))
+            with contextlib.ExitStack() as running:
+                sides = [
+                    [running.enter_context(Poller(side, place, source, options)) for _ in range(POLLERS)]
+                    for side, place in (("ours", agent), ("theirs", peers))
+                ]
+                for poller in itertools.chain(*sides):
+                    poller.keep_to(processors[-1])
+                    poller.wait()
+                loads = [[_load(cloud, pollers) for pollers in sides] for _ in range(ROUNDS)]
+            yield from _compared(source, *(_median(of_one_side) for of_one_side in zip(*loads, strict=True)))
 
 
 def _compared(source: str, ours: Load, theirs: Load) -> Iterator[Figure]:
@@ -95,19 +160,17 @@ def _compared(source: str, ours: Load, theirs: Load) -> Iterator[Figure]:
     )
 
 
-def _load(cloud: Cloud, command: list[str], options: Options) -> Load:
-    with contextlib.ExitStack() as stack:
-        pollers = [stack.enter_context(_poller(command, options)) for _ in range(POLLERS)]
-        before = _processor_time(cloud)
-        for poller in pollers:
-            _ask(poller, 10**6, SECONDS)
-        answers = [_told(poller) for poller in pollers]
-        servers = _processor_time(cloud) - before
+def _load(cloud: Cloud, pollers: Sequence[Poller]) -> Load:
+    before = _processor_time(cloud)
+    for poller in pollers:
+        poller.ask(UNLIMITED, SECONDS)
+    answers = [poller.told() for poller in pollers]
+    servers = _processor_time(cloud) - before
     polls = sum(answer["polls"] for answer in answers)
     return Load(polls / SECONDS, sum(answer["cpu"] for answer in answers) / polls, servers / polls)
 
 
-def _median(loads: list[Load]) -> Load:
+def _median(loads: Sequence[Load]) -> Load:
     return Load(*(statistics.median(values) for values in zip(*loads, strict=True)))
 
 
@@ -122,9 +185,6 @@ def processor_time(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-# --- pollers -----------------------------------------------------------------------------------------------
-
-
 def _options(cloud: Cloud, source: str, transport: str) -> Options:
     """Those of the node's configuration, of a new stack."""
     stack = cloud.stack()
@@ -132,45 +192,3 @@ def _options(cloud: Cloud, source: str, transport: str) -> Options:
     stack.wait("CREATE_COMPLETE")
     options = {name: value for name, value in stack.os_collect_config()[source].items() if value is not None}
     return {**options, "path": [options["path"]]} if "path" in options else options
-
-
-def _command(side: str, environment: pathlib.Path, source: str) -> list[str]:
-    return [str(environment / "bin" / "python"), str(PROGRAM), side, source]
-
-
-@contextlib.contextmanager
-def _poller(command: list[str], options: Options) -> Iterator[subprocess.Popen[str]]:
-    """One that is ready."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            _write(process, options)
-            assert process.stdout is not None
-            if process.stdout.readline() != "ready\n":
-                raise RuntimeError(f"{' '.join(command)} is not ready")
-            yield process
-        finally:
-            process.kill()
-
-
-def _ask(poller: subprocess.Popen[str], polls: int, seconds: float) -> None:
-    _write(poller, [polls, seconds])
-
-
-def _told(poller: subprocess.Popen[str]) -> dict[str, float]:
-    assert poller.stdout is not None
-    answer: dict[str, float] = json.loads(poller.stdout.readline())
-    if answer["failed"]:
-        raise RuntimeError(f"{answer['failed']:.0f} of {answer['polls']:.0f} polls failed")
-    return answer
-
-
-def _answer(poller: subprocess.Popen[str], polls: int, seconds: float) -> dict[str, float]:
-    _ask(poller, polls, seconds)
-    return _told(poller)
-
-
-def _write(poller: subprocess.Popen[str], message: object) -> None:
-    assert poller.stdin is not None
-    poller.stdin.write(f"{json.dumps(message)}\n")
-    poller.stdin.flush()

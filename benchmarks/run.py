@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable
 TOP = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
-from benchmarks import idle, latency, once, runner
+from benchmarks import delivery, idle, large, latency, once, polls, runner
 from benchmarks.measure import Figure, MissingError
 from tools import environments
 
 Part = Callable[[pathlib.Path], Iterable[Figure]]
 
-GROUPS = {"runner": ("speed", "memory", "masking", "parallel")}
+GROUPS = {
+    "runner": ("speed", "memory", "masking", "parallel"),
+    "collect": ("requests", "capacity", "delivery", "large"),
+}
 
 
 def main() -> int:
@@ -38,6 +41,10 @@ def _parts(agent: pathlib.Path, peers: pathlib.Path) -> dict[str, Part]:
         "memory": lambda root: runner.memory(runner.Place(root, agent, peers)),
         "masking": lambda root: runner.masking(runner.Place(root, agent, peers)),
         "parallel": lambda root: runner.parallel(runner.Place(root, agent, peers)),
+        "requests": lambda root: polls.requests(root, agent, peers),
+        "capacity": lambda root: polls.capacity(root, agent, peers),
+        "delivery": lambda root: delivery.figures(root, agent, peers),
+        "large": lambda root: large.figures(root, agent, peers),
     }
 
 

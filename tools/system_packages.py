@@ -19,7 +19,7 @@ BINDEP = pathlib.Path(__file__).resolve().parent.parent / "bindep.txt"
 # What to look for where dpkg cannot be asked. Python itself is known to be there: it runs this.
 COMMANDS = {
     "test": ("bash", "make", "sleep", "cat", "date", "redis-check-rdb", "openssl", "mount", "mkfs.vfat"),
-    "bench": ("cc", "run-parts"),
+    "bench": ("cc", "run-parts", "redis-check-rdb"),
 }
 
 _LINE = re.compile(r"(?P<package>[a-z0-9][a-z0-9+.-]*)\s*(?:\[(?P<selectors>[^\]()<>=]*)\])?")

@@ -18,7 +18,7 @@ def wanted(platform: str, profile: str) -> set[str]:
     [("dpkg", {"gcc", "libc6-dev", "debianutils"}), ("rpm", {"gcc", "glibc-devel"})],
 )
 def test_only_the_benchmarks_need_a_compiler(platform: str, packages: set[str]) -> None:
-    assert wanted(platform, "bench") == packages
+    assert wanted(platform, "bench") >= packages
     assert not wanted(platform, "test") & packages
 
 
