@@ -175,12 +175,12 @@ def _put_list(directory: str, data: bytes, *, after: bool) -> None:
 # --- files -------------------------------------------------------------------------------------------------
 
 
-def _put(source: str, path: str, *twins: str) -> bool:
+def _put(source: str, path: str, twin: str = "") -> bool:
     """Make ``path`` a copy of ``source`` unless it is; whether it was not. Raises OSError, StateError.
 
-    ``twins``: files that may hold the same; the first that can be is linked: no second wait for the disk.
-    Before os-collect-config writes into ``.last``, it replaces ``NAME.json`` and makes its copy of the cache
-    anew, so it can do no harm to these; ``.orig`` it would write into through a link.
+    ``twin``: a file beside it that may hold the same, and then is linked: no second wait for the disk.
+    os-collect-config replaces ``NAME.json`` before it writes into ``.last``, so it can do no harm to these;
+    ``.orig`` it would write into through a link.
     """
     try:
         wanted = files.open_regular(source)
@@ -189,18 +189,17 @@ def _put(source: str, path: str, *twins: str) -> bool:
     with wanted:
         if _holds(path, wanted):
             return False
-        if any((twin == source or _holds(twin, wanted)) and files.link(twin, path) for twin in twins):
-            return True
-    files.copy(source, path, MODE)
+        linked = bool(twin) and _holds(twin, wanted) and files.link(twin, path)
+    if not linked:
+        files.copy(source, path, MODE)
     return True
 
 
 def _mirror(source: str, path: str, suffix: str) -> bool:
     """As ``_put`` for the file with that suffix; what there is not, shall not be there either."""
-    if not _is_file(source + suffix):
-        return _unlink(path + suffix)
-    # As a rule the copy is on another file system, in memory; then at least .last is no second one.
-    return _put(source + suffix, path + suffix, source + suffix, *([path] if suffix == LAST else []))
+    if _is_file(source + suffix):
+        return _put(source + suffix, path + suffix, path if suffix == LAST else "")
+    return _unlink(path + suffix)
 
 
 def _holds(path: str, wanted: BinaryIO) -> bool:

@@ -157,12 +157,9 @@ class TestWriting:
         kept.run(a='{"v": 1}')
         (kept.root / "new").write_text('{"v": 2}')
         (kept.root / "new").rename(kept.path / "a.json")
-        shutil.rmtree(kept.backup)
-        shutil.copytree(kept.path, kept.backup)
         (kept.path / "a.json.last").write_text('{"v": 2}')
         assert held(kept.path)["a.json.orig"] == held(kept.backup)["a.json.orig"] == '{"v": 1}'
-        assert held(kept.backup)["a.json"] == '{"v": 2}'
-        assert held(kept.backup)["a.json.last"] == '{"v": 1}'
+        assert held(kept.backup)["a.json"] == '{"v": 1}'
 
     def test_what_a_hook_writes_into_the_file_is_not_what_was_committed(self, kept: Cache) -> None:
         kept.write(a='{"v": 1}')
