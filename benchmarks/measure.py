@@ -62,7 +62,7 @@ class Tree:
         options = "\n".join(f"{name} = {value}" for name, value in phases.items())
         self.config_file.write_text(
             f"[DEFAULT]\ncollectors = heat_local\nbase_dir = {self.base}\nstate_dir = {self.root}/state\n"
-            f"lock_file = {self.root}/lock\ncachedir = {self.root}/cache\n"
+            f"lock_file = {self.root}/lock\ncachedir = {self.root}/cache\nbackup_cachedir =\n"
             f"[heat_local]\npath = {self.metadata_file}\n[debounce]\nquiet = 0.1\n[phases]\n{options}\n"
         )
 

@@ -65,11 +65,9 @@ def commit(cachedir: str, contents: Contents) -> None:
 def repair(cachedir: str, contents: Contents) -> None:
     """Make the cache hold what the journal has committed, if a crash or somebody has kept it from that.
 
-    ``NAME.json`` may be newer than that: what failed last, and is about to be tried again. Raises StateError.
+    Only while nothing newer is to be tried again. Raises StateError.
     """
-    listed = _listed(cachedir)
-    if not listed or not all(os.path.isfile(path) for path in listed):
-        write(cachedir, contents)
+    write(cachedir, contents)
     commit(cachedir, contents)
 
 

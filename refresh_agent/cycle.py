@@ -251,7 +251,7 @@ class Cycle:
         end_leftovers(hook_id.__eq__, self.settings.phases.kill_grace)
 
     def _problems(self) -> str:
-        return "; ".join(problem.text for problem in self.sources.problems) or "no collectors"
+        return "; ".join(problem.text for problem in self.sources.problems) or "none has given anything yet"
 
 
 def _result(finished: "run.Finished", decision: Decision) -> Result:

@@ -29,7 +29,10 @@ FOR_EVER = 86400.0
 
 
 def wait_for(descriptors: Sequence[int], seconds: float) -> Sequence[int]:
-    return select.select(descriptors, (), (), max(0.0, seconds))[0]
+    poll = select.poll()  # unlike select, it takes descriptors above 1023
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
 
 
 def side_by_side(calls: Sequence[Callable[[], T]]) -> list[T]:
@@ -178,10 +181,13 @@ class Poller:
             self._polling = self._polling.changed()
         self._hurried = False
         seconds = self._polling.delay(random.random())  # noqa: S311
-        collector = self._source.collector
-        if self._polling.failures or not isinstance(collector, Polled):
-            return seconds
-        return max(seconds, collector.every)
+        return seconds if self._polling.failures else max(seconds, self._least())
+
+    def _least(self) -> float:
+        try:
+            return min(float(getattr(self._source.collector, "every", 0.0)), FOR_EVER)
+        except Exception:  # noqa: BLE001 - a collector may be anybody's
+            return 0.0
 
 
 class Pollers:

@@ -195,8 +195,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         """See to one wake-up: by a signal, a file, or because a timer is due."""
         moment = now()
         if Trigger.SIGNAL in reasons:
-            if self._reload():
-                self._poll()
+            self._reload()
             self._refresh(Trigger.SIGNAL)
             return
         if Trigger.CHANGE in reasons and self._timers.look is None:
@@ -221,13 +220,13 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         # A directory may have come or gone; what is missing now wakes us when it appears.
         self._watcher.watch(self._watched())
         self._timers = self._timers._replace(look=None)
-        if self._configuration.digest() != self._digest:
-            self._follow_configuration()
-            self._cycle.sources.look()  # from now on they know what is to be watched
-            self._watcher.watch(self._watched())
+        # A configuration that changed is read by the next refresh, once it has settled, too; a retry is one.
+        reconfigured = (
+            self._configuration.digest() != self._digest and self._timers.backoff.not_before is None
+        )
         seen = self._cycle.sources.look()
         self._looked = now()
-        if seen == self._seen:
+        if seen == self._seen and not reconfigured:
             return False
         self._seen = seen
         self._timers = self._timers._replace(quiescence=self._timers.quiescence.touched(moment))
@@ -249,23 +248,8 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
     def _watched(self) -> tuple[str, ...]:
         return (*self._cycle.sources.watch, *self._configuration.watch())
 
-    def _follow_configuration(self) -> None:
-        """Metadata may carry new credentials, which a hook writes into a configuration file.
-
-        That is no reason to run; what waits to be acted on still waits, and so does a retry.
-        """
-        timers = self._timers
-        if self._reload():
-            self._poll()
-            settled, backoff = self._timers.quiescence, self._timers.backoff
-            self._timers = timers._replace(
-                quiescence=settled._replace(first=timers.quiescence.first, last=timers.quiescence.last),
-                backoff=backoff._replace(not_before=timers.backoff.not_before),
-                rescan=self._timers.rescan,
-            )
-
-    def _reload(self) -> bool:
-        """New settings between two cycles; the old ones stay if the new are bad. Whether they are new."""
+    def _reload(self) -> None:
+        """New settings between two cycles; the old ones stay if the new are bad."""
         old = self._cycle
         # First the digest, then the content: what is written in between is seen as another change.
         self._digest = self._configuration.digest()
@@ -274,14 +258,19 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         except (ConfigError, StateError) as error:
             for line in str(error).splitlines():
                 LOG.error("the configuration is not reloaded, the old one stays: %s", line)  # noqa: TRY400
-            return False
+            return
         LOG.info("configuration reloaded: collectors %s", _names(self._settings))
         old.close()
-        return True
+        self._poll()
 
     def _refresh(self, trigger: Trigger) -> None:
-        """One cycle, and when to look again after it."""
-        sources = self._cycle.sources
+        """One cycle, and when to look again after it.
+
+        Metadata may carry new credentials, which a hook writes into a configuration file: that is followed
+        here, and is no reason to run.
+        """
+        if self._configuration.digest() != self._digest:
+            self._reload()
         if self._asked_for:
             trigger = Trigger.SIGNAL  # and not done yet: the lock was held, or the state could not be used
         self._asked_for = trigger is Trigger.SIGNAL
@@ -307,7 +296,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             self._try_again_after(self._errors)
             return
         self._waiting = self._asked_for = False
-        self._seen = sources.seen
+        self._seen = self._cycle.sources.seen
         self._watch_anew()
         self._told(result)
 

@@ -263,7 +263,8 @@ def _secrets(options: Sequence[Any], values: Mapping[str, Any]) -> Iterator[str]
         value = values.get(option.dest)
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and is_private(option):
-                if option.secret:
+                # Of a URL without a query nothing is secret but its password.
+                if option.secret and not ("://" in text and "?" not in text):
                     yield text
                 yield from _secrets_of_url(text)
 

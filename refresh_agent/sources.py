@@ -24,7 +24,7 @@ from refresh_agent.model import (
     Suspicious,
 )
 from refresh_agent.redact import secrets_in
-from refresh_agent.store import Documents, Kept, Store
+from refresh_agent.store import Documents, Kept, Store, forget
 
 LOG = logging.getLogger("refresh_agent.sources")
 
@@ -65,6 +65,7 @@ class Source:
         self.watch: tuple[str, ...] = ()
         self.problems: tuple[Problem, ...] = (NOT_ANSWERED,)
         self.unconfigured = False
+        self._left_out: tuple[Problem, ...] = ()
         self._rules = rules
         self._store = Store(directory, name, rules.limits)
         self._asking = threading.Lock()
@@ -82,7 +83,7 @@ class Source:
             return self._build()
         except ConfigError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a collector may be anybody's
+        except BaseException as error:  # noqa: BLE001 - a collector may be anybody's
             text = f"[DEFAULT] collectors: {self.name}: it cannot be made: {described(error)}"
             raise ConfigError(text) from None
 
@@ -192,6 +193,8 @@ class Source:
     def peek(self) -> Peek:
         """What it gives now, or what stands in for it; nothing is stored, and the source is told nothing."""
         snapshot = self._ask()
+        if snapshot.unconfigured:
+            return Peek([], [told(f"source {self.name}: {snapshot.error}", (), absent=True)])
         if snapshot.unchanged:
             return Peek([self.content(document) for document in self.documents], [])
         if snapshot.error:
@@ -224,7 +227,7 @@ class Source:
             return _checked(self.collector.collect())._replace(source=self.name)
         except ConfigError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # noqa: BLE001 - as above
             problem = f"its collector failed: {type(error).__name__}"
             LOG.debug("source %s: %s", self.name, described(error))
             return Snapshot(self.name, watch=self.watch, error=problem)
@@ -238,7 +241,7 @@ class Source:
                 self.collector.forget()
             elif durable:
                 self.collector.stored()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # noqa: BLE001 - as above
             LOG.warning("source %s: its collector failed: %s", self.name, described(error))
 
     def _keep(self, snapshot: Snapshot, *, confirmed: bool) -> bool:
@@ -267,10 +270,10 @@ class Source:
             problems.append(_explained(snapshot, kept.good))
             return kept._replace(good=tuple(document._replace(live="") for document in kept.good))
         if snapshot.unchanged:
-            if not kept.good:
-                problems.append(Problem(NOTHING_YET, expected=not kept.committed))
+            problems += self._left_out if kept.good else [Problem(NOTHING_YET, expected=not kept.committed)]
             return kept
         problems += intake.problems
+        self._left_out = tuple(intake.problems)
         good = intake.documents
         kept = kept._replace(deployment_keys=snapshot.deployment_keys)
         reason = "" if confirmed else self._suspicion(kept.good, good)
@@ -310,8 +313,8 @@ class Sources:
     """All configured sources, in the order in which their documents are merged."""
 
     def __init__(self, state_dir: str, settings: Sequence[CollectorSettings], limits: MetadataLimits):
-        directory = os.path.join(state_dir, "sources")
-        self._all = [_source(entry, directory, limits) for entry in settings]
+        self._directory = os.path.join(state_dir, "sources")
+        self._all = [_source(entry, self._directory, limits) for entry in settings]
         self._taken = [source.documents for source in self._all]
         self.seen: tuple[str, ...] = ()
         """What ``look`` would have given at the last collection."""
@@ -341,12 +344,15 @@ class Sources:
         self._taken = self._in_force(taken)
 
     def _in_force(self, taken: list[Documents]) -> list[Documents]:
-        """The documents of each source; of those whose options were removed only if no other has any.
+        """The documents of each source; of one whose options were removed only until another takes its place.
 
-        That another source took its place is a change; that nobody is to be asked any more, an accident.
+        A source that had nothing before and has something now is that; one that was there all along (ec2) is
+        not. That nobody is to be asked any more is an accident.
         """
-        polled = [source for source, found in zip(self._all, taken, strict=True) if source.polled and found]
-        if all(source.unconfigured for source in polled):
+        if not any(
+            source.polled and found and not source.unconfigured and not source.committed
+            for source, found in zip(self._all, taken, strict=True)
+        ):
             return taken
         return [() if source.unconfigured else found for source, found in zip(self._all, taken, strict=True)]
 
@@ -391,6 +397,7 @@ class Sources:
         done = tuple(documents)
         for source in self._all:
             source.commit([document for document in done if document.source == source.name])
+        forget(self._directory, {source.name for source in self._all})
 
     def sweep(self) -> None:
         """Remove what neither the store nor the run that begins needs. Raises StateError."""
@@ -417,7 +424,7 @@ class Sources:
 def _explained(snapshot: Snapshot, last: Documents) -> Problem:
     """Why there is nothing from the source, and what that means for the hooks."""
     if snapshot.unconfigured and last:
-        return Problem(f"{snapshot.error}; what it gave last counts only while no other source has anything")
+        return Problem(f"{snapshot.error}; what it gave last counts until another source takes its place")
     return told(snapshot.error, last, absent=snapshot.absent)
 
 
@@ -430,7 +437,9 @@ def described(error: BaseException) -> str:
 
 def _checked(snapshot: Any) -> Snapshot:
     """Raises TypeError for what other packages' collectors get wrong; names become files here."""
-    if not isinstance(snapshot, Snapshot) or not all(map(_is_document, snapshot.documents)):
+    if not isinstance(snapshot, Snapshot) or not isinstance(snapshot.documents, (tuple, list)):
+        raise TypeError("no Snapshot with a tuple of Documents")
+    if not all(map(_is_document, snapshot.documents)):
         raise TypeError("no Snapshot of Documents")
     texts = (snapshot.error, *snapshot.watch, *snapshot.deployment_keys)
     seconds = snapshot.retry_after

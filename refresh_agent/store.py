@@ -13,8 +13,9 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from refresh_agent import files
@@ -189,6 +190,21 @@ class Store:
             files.write_durably(path, data)
         except OSError as error:
             raise StateError(f"{path}: cannot be written: {files.reason(error)}") from error
+
+
+def forget(directory: str, names: Container[str]) -> None:
+    """Remove what is stored of all other sources: they are not collected from any more.
+
+    Configured again, what one gave long ago must not stand in for what it has now. Raises StateError.
+    """
+    try:
+        for entry in os.listdir(directory):
+            name, suffix = os.path.splitext(entry)
+            if suffix == ".json" and name not in names and not entry.startswith("."):
+                os.unlink(os.path.join(directory, entry))
+                shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+    except OSError as error:
+        raise StateError(f"{directory}: cannot be written: {files.reason(error)}") from error
 
 
 def _is_there(document: StoredDocument) -> bool:

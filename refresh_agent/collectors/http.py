@@ -126,7 +126,8 @@ class Client:
         """The error that this answer is."""
         wait = retry_after(response.headers.get("Retry-After", ""), time.time())
         meaning = status_meaning(response.status_code, self.place, missing)
-        later = f"; it asks not to be asked again for {wait:g} s" if wait else ""
+        # Without the seconds: they may differ from answer to answer, and the rest need not be told again.
+        later = "; it asks to be left alone for a while" if wait else ""
         method, url = response.request.method, shown_url(response.url)
         return HttpError(f"{method} {url}: {meaning}{later}", response.status_code, wait)
 

@@ -39,6 +39,7 @@ class Node:
             "state_dir": str(self.state),
             "lock_file": str(self.lock),
             "cachedir": str(self.cache),
+            "backup_cachedir": str(self.root / "backup"),
             "collectors": "heat_local",
             **default,
         }

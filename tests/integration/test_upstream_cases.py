@@ -51,7 +51,7 @@ def ours(tmp_path: pathlib.Path) -> Programs:
     config = directory / "agent.conf"
     config.write_text(
         f"[DEFAULT]\nlock_file = {tmp_path}/run.lock\nstate_dir = {tmp_path}/state\n"
-        f"cachedir = {tmp_path}/cache\ncollectors = heat_local\n"
+        f"cachedir = {tmp_path}/cache\nbackup_cachedir =\ncollectors = heat_local\n"
     )
     for name, words in (
         ("os-refresh-config", f"--config-file {config} run-phases"),

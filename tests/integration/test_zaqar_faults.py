@@ -129,7 +129,7 @@ def assert_fault(zaqar: Zaqar, words: str, exchanges: int = 1) -> None:
         (bad.good(b"{}"), "the answer holds no list of messages"),
         (bad.good(b'{"messages": [{"body": {}}]}'), "the answer holds a message without a proper id"),
         (bad.status(403), "answers 403 (forbidden): check user_id, password and project_id in [zaqar]"),
-        (bad.status(503, "7"), "asks not to be asked again for 7 s"),
+        (bad.status(503, "7"), "asks to be left alone for a while"),
     ],
 )
 def test_a_fault_is_told_and_then_forgotten(zaqars: Zaqars, behaviour: bad.Behaviour, words: str) -> None:

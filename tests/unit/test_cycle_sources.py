@@ -280,7 +280,35 @@ def test_a_configuration_that_lost_its_only_source_does_not_cost_the_metadata(
     write_json(node.metadata, {"a": 2})
     assert node.refresh(Trigger.CHANGE).run_id
     assert node.files() == ["remote.json", "heat_local.json"]
-    assert "what it gave last counts only while no other source has anything" in log.text
+    assert "what it gave last counts until another source takes its place" in log.text
+
+
+def test_a_source_that_was_there_all_along_takes_nobodys_place(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ec2, which os-collect-config's default list names, and which is always configured."""
+    node.names = ["remote", "remote2"]
+    node.refresh()
+    monkeypatch.setattr(Remote, "unconfigured", frozenset({"remote"}))
+    assert not node.refresh().run_id
+    assert node.refresh(Trigger.SIGNAL).run_id
+    assert node.files() == ["remote.json", "remote2.json"]
+
+
+def test_a_source_that_was_removed_and_comes_back_has_given_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it gave long ago would win over what is in force."""
+    node.refresh()
+    node.names = ["remote2", "heat_local"]
+    assert node.refresh(Trigger.CHANGE).run_id
+    assert not (node.state / "sources" / "remote.json").exists()
+    assert not (node.state / "sources" / "remote").exists()
+    node.names = ["remote", "heat_local"]
+    monkeypatch.setattr(Remote, "error", "503")
+    result = node.refresh(Trigger.CHANGE)
+    assert (result.exit_code, result.run_id) == (ExitCode.NO_DATA, "")
+    assert "remote2 would be dropped, but source remote: 503" in result.summary
 
 
 def test_a_lost_journal_is_not_a_cache_that_os_collect_config_left(node: Node) -> None:

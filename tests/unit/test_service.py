@@ -280,17 +280,24 @@ def test_a_broken_configuration_file_is_told_once_and_the_old_settings_stay(
     eventually(lambda: "configuration reloaded" in log.text)
 
 
-def test_a_reload_loses_neither_a_change_that_settles_nor_a_retry(node: Node) -> None:
+def test_a_configuration_that_changes_while_a_run_fails_does_not_hasten_the_retry(node: Node) -> None:
+    """A hook may write it anew at every attempt."""
+    (node.root / "broken").touch()
     node.agent._refresh(Trigger.START)
     timers = node.agent._timers
-    node.agent._timers = timers._replace(
-        quiescence=timers.quiescence.touched(5.0), backoff=timers.backoff.failed(7.0, 1, 0.5)
-    )
-    waiting = node.agent._timers
+    write_conf(node, "another")
+    assert node.agent._touched(now()) is False
+    assert node.agent._timers.backoff == timers.backoff
     node.changes["quiet"] = 0.01
-    node.agent._follow_configuration()
-    assert node.agent._timers.quiescence == waiting.quiescence._replace(quiet=0.01)
-    assert node.agent._timers.backoff == waiting.backoff
+    node.agent._refresh(Trigger.RETRY)
+    assert node.agent._settings.quiet == 0.01
+
+
+def test_a_configuration_that_changes_before_the_first_refresh_is_read_by_it(node: Node) -> None:
+    write_conf(node, "another")
+    node.changes["quiet"] = 0.01
+    node.agent._refresh(Trigger.START)
+    assert node.agent._settings.quiet == 0.01
 
 
 def test_a_fleet_does_not_start_at_once(node: Node, log: pytest.LogCaptureFixture) -> None:

@@ -73,10 +73,16 @@ def exit_process() -> Snapshot:
     raise SystemExit(3)
 
 
+def cancel() -> Snapshot:
+    raise GeneratorExit
+
+
 @pytest.mark.parametrize(
     "given",
     [
         exit_process,
+        cancel,
+        lambda: Snapshot("server", (each for each in [Document("server", b"{}")])),  # type: ignore[arg-type]
         lambda: Snapshot("server", error="busy", retry_after="soon"),  # type: ignore[arg-type]
         lambda: Snapshot("server", (Document("server", b"{}"),), deployment_keys=(7,)),  # type: ignore[arg-type]
         lambda: Snapshot("server", (Document("server", b"{}"),), watch=(None,)),  # type: ignore[arg-type]
@@ -187,6 +193,15 @@ def test_a_seed_that_is_bad_is_told(
     node.source.seed(str(tmp_path / "server.json"))
     assert node.contents() == []
     assert f"{tmp_path}/server.json: is not JSON" in log.text
+
+
+def test_what_is_left_out_is_left_out_as_long_as_nothing_changes(
+    node: Node, log: pytest.LogCaptureFixture
+) -> None:
+    node.server.content = {"d": [7]}
+    node.source.collect()
+    node.source.collect()
+    assert "no longer so" not in log.text
 
 
 # --- messages ----------------------------------------------------------------------------------------------
