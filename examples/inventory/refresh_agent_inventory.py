@@ -29,6 +29,7 @@ class Inventory(Polled):
         self._client = Client(NAME, "token", options, limits)
         if options["token"]:
             self._client.session.headers["Authorization"] = f"Bearer {options['token']}"
+        self._deployment_keys = tuple(options["deployment_key"])
         self._newest = self._stored = ""
 
     def collect(self) -> Snapshot:
@@ -43,11 +44,16 @@ class Inventory(Polled):
         if reply.status == 304:
             return Snapshot(NAME, unchanged=True)
         self._newest = reply.headers.get("ETag", "")
-        return Snapshot(NAME, (Document(NAME, reply.body, origin=shown_url(self._url)),))
+        document = Document(NAME, reply.body, origin=shown_url(self._url))
+        return Snapshot(NAME, (document,), deployment_keys=self._deployment_keys)
 
     def stored(self) -> None:
         """Only now may the server be told that it need not send this again."""
         self._stored = self._newest
+
+    def forget(self) -> None:
+        """What it gave is lost here: it is to be sent again."""
+        self._stored = ""
 
     def close(self) -> None:
         self._client.close()
