@@ -21,7 +21,8 @@ class Node(Tree):
     def configure(self, extra: str = "") -> "Node":
         pathlib.Path(self.config).write_text(
             f"[DEFAULT]\nbase_dir = {self.base}\nstate_dir = {self.state}\nlock_file = {self.lock}\n"
-            f"cachedir = {self.cache}\ncollectors = heat_local\n[heat_local]\npath = {self.metadata}\n{extra}"
+            f"cachedir = {self.cache}\nbackup_cachedir =\ncollectors = heat_local\n"
+            f"[heat_local]\npath = {self.metadata}\n{extra}"
         )
         return self
 

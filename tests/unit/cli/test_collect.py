@@ -17,7 +17,8 @@ class Node:
         self.data.mkdir(mode=0o755)
         self.conf = root / "refresh-agent.conf"
         self.conf.write_text(
-            f"[DEFAULT]\ncollectors = local\nstate_dir = {root}/state\ncachedir = {root}/cache\n"
+            f"[DEFAULT]\ncollectors = local\nstate_dir = {root}/state\n"
+            f"cachedir = {root}/cache\nbackup_cachedir =\n"
             f"lock_file = {root}/lock\nbase_dir = {root}/hooks\n[local]\npath = {self.data}\n"
         )
 
