@@ -102,7 +102,9 @@ class Cycle:
         """
         with lock.held(self.settings.lock_file), _open_journal(self.settings.state_dir) as journal:
             self._clean_up_after_a_crash(journal)
-            if self._is_new(journal):
+            history = journal.history()
+            is_new = self._is_new(history)
+            if is_new:
                 self._seed()
             self._collect(request)
             if self._stop.requested:
@@ -111,7 +113,8 @@ class Cycle:
             if not documents:
                 return Result(ExitCode.NO_DATA, f"no source has data: {self._problems()}")
             fingerprints = tuple((document.name, document.fingerprint) for document in documents)
-            history = self._history(journal, request, fingerprints)
+            if is_new:
+                history = self._taken_over(journal, request, fingerprints)
             decision = decide(request, fingerprints, history)
             if not decision.runs:
                 return self._nothing_to_run(decision)
@@ -143,17 +146,14 @@ class Cycle:
             if source.name in listed and not source.documents:
                 source.seed(cache.path_of(self.settings.cachedir, source.name))
 
-    def _is_new(self, journal: Journal) -> bool:
+    def _is_new(self, history: History) -> bool:
         """Whether nothing was ever run here, so that the cache may be one that os-collect-config has left."""
         if not self.settings.keeps_cache or self.sources.committed:
             return False  # the latter: it was, and only the journal is gone
-        return journal.history() == History()
+        return history == History()
 
-    def _history(self, journal: Journal, request: Request, documents: Fingerprints) -> History:
-        """The journal's; if it is empty, what os-collect-config has committed counts, and is taken over."""
-        history = journal.history()
-        if not self._is_new(journal):
-            return history
+    def _taken_over(self, journal: Journal, request: Request, documents: Fingerprints) -> History:
+        """What os-collect-config has committed; if that is what there is now, it is so from now on."""
         committed = cache.committed(self.settings.cachedir, self.settings.limits, documents)
         if committed is not None and committed == documents:
             LOG.info("%s: taken over, and nothing changed since", self.settings.cachedir)

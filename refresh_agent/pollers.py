@@ -1,5 +1,6 @@
 """The threads that ask the polled sources: one each, so that a slow source delays no other."""
 
+import functools
 import logging
 import os
 import random
@@ -14,7 +15,7 @@ from refresh_agent.errors import StateError
 from refresh_agent.model import StopSignal
 from refresh_agent.polling import Polling
 from refresh_agent.sources import Collected, Source
-from refresh_agent.wakeup import Bell
+from refresh_agent.wakeup import LONGEST_WAIT, Bell
 
 T = TypeVar("T")
 
@@ -24,10 +25,6 @@ Wait = Callable[[Sequence[int], float], Sequence[int]]
 """Waits until one of some descriptors is readable, so many seconds at most; those that are."""
 
 
-FOR_EVER = 86400.0
-"""Seconds; whoever waits looks again then."""
-
-
 def wait_for(descriptors: Sequence[int], seconds: float) -> Sequence[int]:
     poll = select.poll()  # unlike select, it takes descriptors above 1023
     for descriptor in descriptors:
@@ -35,40 +32,37 @@ def wait_for(descriptors: Sequence[int], seconds: float) -> Sequence[int]:
     return [descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)]
 
 
-def side_by_side(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """What all of these give; a slow one does not delay the others. Raises what the first of them raises."""
-    if len(calls) < 2:
-        return [call() for call in calls]
-    # Imported here: most have one source, or one at a time.
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+def side_by_side(calls: Sequence[Callable[[], T]], stop: StopSignal) -> list[T]:
+    """What all of these give, in their order; a slow one does not delay the others.
 
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(lambda call: call(), calls))
-
-
-def collect_once(sources: Sequence[Source], stop: StopSignal, *, confirmed: bool = False) -> None:
-    """Ask all of them once, side by side; not longer than until asked to stop. Raises StateError."""
-    answers: list[StateError | None] = []
+    Not longer than until asked to stop; then what has not been answered by then is missing. Raises what the
+    first of them raises.
+    """
+    answers: dict[int, T] = {}
+    errors: dict[int, Exception] = {}
     bell = Bell()
 
-    def collect(source: Source) -> None:
-        error = None
+    def answer(number: int) -> None:
         try:
-            source.collect(confirmed=confirmed)
-        except StateError as problem:
-            error = problem
-        finally:
-            answers.append(error)
-            bell.ring()
+            answers[number] = calls[number]()
+        except Exception as error:  # noqa: BLE001 - raised again, in the thread of who called
+            errors[number] = error
+        bell.ring()
 
-    for source in sources:
-        threading.Thread(target=collect, args=(source,), name=f"poll-{source.name}", daemon=True).start()
-    while len(answers) < len(sources) and not stop.requested:
-        wait_for((bell.fileno(), stop.fileno()), FOR_EVER)
+    for number in range(len(calls)):
+        threading.Thread(target=answer, args=(number,), name=f"poll-{number}", daemon=True).start()
+    while len(answers) + len(errors) < len(calls) and not stop.requested:
+        wait_for((bell.fileno(), stop.fileno()), LONGEST_WAIT)
         bell.heard()
     bell.close()
-    for error in filter(None, answers):
-        raise error
+    for number in sorted(errors):
+        raise errors[number]
+    return [answers[number] for number in sorted(answers)]
+
+
+def collect_once(sources: Iterable[Source], stop: StopSignal, *, confirmed: bool = False) -> None:
+    """Ask all of them once, side by side. Raises StateError."""
+    side_by_side([functools.partial(source.collect, confirmed=confirmed) for source in sources], stop)
 
 
 class Poller:
@@ -127,8 +121,7 @@ class Poller:
             answered()
             self._rest()
         self._bell.close()
-        if isinstance(self._source.collector, Polled):
-            self._source.collector.close()
+        self._source.let_go()
 
     def _collect(self) -> None:
         collected = Collected(failed=True)
@@ -185,7 +178,7 @@ class Poller:
 
     def _least(self) -> float:
         try:
-            return min(float(getattr(self._source.collector, "every", 0.0)), FOR_EVER)
+            return min(float(getattr(self._source.collector, "every", 0.0)), LONGEST_WAIT)
         except Exception:  # noqa: BLE001 - a collector may be anybody's
             return 0.0
 

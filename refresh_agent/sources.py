@@ -8,11 +8,11 @@ import functools
 import logging
 import os
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from refresh_agent import collectors, files, metadata
+from refresh_agent.collectors.checking import checked, described
 from refresh_agent.errors import ConfigError, StateError
 from refresh_agent.intake import Intake, Problem, Rules, family_of, text_of, told
 from refresh_agent.model import (
@@ -28,9 +28,6 @@ from refresh_agent.store import Documents, Kept, Store, forget
 
 LOG = logging.getLogger("refresh_agent.sources")
 
-
-DEEPEST_SHOWN = 5
-"""Frames of an exception that a message names."""
 
 NOT_ANSWERED = Problem("has not answered yet")
 NOTHING_YET = "has given nothing yet"
@@ -222,9 +219,14 @@ class Source:
         """Nothing is stored from now on: another configuration is in force."""
         self._closed = True
 
+    def let_go(self) -> None:
+        """Nothing is asked any more either: the collector may close its connections."""
+        if isinstance(self.collector, collectors.Polled):
+            self._tell_collector(self.collector.close)
+
     def _ask(self) -> Snapshot:
         try:
-            return _checked(self.collector.collect())._replace(source=self.name)
+            return checked(self.collector.collect())._replace(source=self.name)
         except ConfigError:
             raise
         except BaseException as error:  # noqa: BLE001 - as above
@@ -236,11 +238,14 @@ class Source:
         """Tell the collector what became of what it gave."""
         if not isinstance(self.collector, collectors.Polled):
             return
+        if snapshot.unchanged and not self.documents:
+            self._tell_collector(self.collector.forget)
+        elif durable:
+            self._tell_collector(self.collector.stored)
+
+    def _tell_collector(self, call: Callable[[], None]) -> None:
         try:
-            if snapshot.unchanged and not self.documents:
-                self.collector.forget()
-            elif durable:
-                self.collector.stored()
+            call()
         except BaseException as error:  # noqa: BLE001 - as above
             LOG.warning("source %s: its collector failed: %s", self.name, described(error))
 
@@ -426,39 +431,6 @@ def _explained(snapshot: Snapshot, last: Documents) -> Problem:
     if snapshot.unconfigured and last:
         return Problem(f"{snapshot.error}; what it gave last counts until another source takes its place")
     return told(snapshot.error, last, absent=snapshot.absent)
-
-
-def described(error: BaseException) -> str:
-    """What kind of exception, and from where. Not its text: a collector may be anybody's, and that secret."""
-    frames = traceback.extract_tb(error.__traceback__)[-DEEPEST_SHOWN:]
-    where = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames))
-    return f"{type(error).__name__} at {where}"
-
-
-def _checked(snapshot: Any) -> Snapshot:
-    """Raises TypeError for what other packages' collectors get wrong; names become files here."""
-    if not isinstance(snapshot, Snapshot) or not isinstance(snapshot.documents, (tuple, list)):
-        raise TypeError("no Snapshot with a tuple of Documents")
-    if not all(map(_is_document, snapshot.documents)):
-        raise TypeError("no Snapshot of Documents")
-    texts = (snapshot.error, *snapshot.watch, *snapshot.deployment_keys)
-    seconds = snapshot.retry_after
-    if not all(isinstance(text, str) for text in texts) or not isinstance(seconds, int | float):
-        raise TypeError("a Snapshot with a value of another kind")
-    taken: set[str] = set()
-    documents = []
-    for document in snapshot.documents:
-        name = metadata.safe_name(document.name, document.name, taken)
-        taken.add(name)
-        documents.append(document._replace(name=name))
-    return snapshot._replace(documents=tuple(documents))
-
-
-def _is_document(document: Any) -> bool:
-    if not isinstance(document, Document) or not isinstance(document.name, str):
-        return False
-    given = document.raw is not None or document.error or document.digest
-    return bool(given) and isinstance(document.raw, bytes | None)
 
 
 def _source(entry: CollectorSettings, directory: str, limits: MetadataLimits) -> Source:

@@ -11,6 +11,7 @@ from refresh_agent.errors import ConfigError, ExitCode
 from refresh_agent.pollers import side_by_side
 from refresh_agent.redact import Masker, masked, secrets_in, shown
 from refresh_agent.sources import Sources
+from refresh_agent.wakeup import Stop
 
 LOG = logging.getLogger("refresh_agent")
 
@@ -28,7 +29,7 @@ def run(location: opts.Location, arguments: argparse.Namespace) -> int:
         raise ConfigError("--show-secrets is for root: it shows every password that the node gets")
     settings = opts.load(location, os.environ)
     sources = Sources(settings.state_dir, settings.collectors, settings.limits)
-    seen = side_by_side([source.peek for source in sources])
+    seen = side_by_side([source.peek for source in sources], Stop())
     mask = Masker(secret for entry in settings.collectors for secret in entry.secrets)
     contents = [content for peek in seen for content in peek.contents]
     for content in contents:

@@ -43,9 +43,8 @@ class Cfn(Polled):
     def __init__(self, options: Mapping[str, Any], limits: MetadataLimits) -> None:
         self._options = options
         self._limits = limits
-        authority = options.get("ca_file") or options.get("ca_certificate")
         credentials = "access_key_id and secret_access_key"
-        self._client = http.Client(NAME, credentials, {**options, "ca_file": authority}, limits)
+        self._client = http.Client(NAME, credentials, options, limits)
 
     def collect(self) -> Snapshot:
         """One document ``cfn``: of several paths, their objects merged key by key."""

@@ -27,6 +27,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from refresh_agent import __version__
 from refresh_agent.collectors.http_faults import Place, RefusedError, explain, status_meaning
 from refresh_agent.model import MetadataLimits, Snapshot
+from refresh_agent.polling import LONGEST_RETRY_AFTER
 
 USER_AGENT = f"refresh-agent/{__version__}"
 
@@ -37,9 +38,6 @@ TOTAL = 6
 """An exchange, redirects included, may take so many times its ``timeout``; a drip would go on for ever."""
 
 MOST_REDIRECTS = 5
-
-LONGEST_WAIT = 3600.0
-"""Seconds for which a server can ask to be left alone."""
 
 ENVELOPE = 2**16
 """Bytes that an answer may have beside the document that is in it."""
@@ -227,13 +225,13 @@ def retry_after(value: str, now: float) -> float:
     """Seconds that a Retry-After asks for, as a number or as a date; 0 if it cannot be understood."""
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return min(float(value[:10]), LONGEST_WAIT)
+        return min(float(value[:10]), LONGEST_RETRY_AFTER)
     try:
         date = email.utils.parsedate_to_datetime(value)
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)) - datetime.fromtimestamp(now, UTC)
     except (ValueError, OverflowError):
         return 0.0
-    return min(max(seconds.total_seconds(), 0.0), LONGEST_WAIT)
+    return min(max(seconds.total_seconds(), 0.0), LONGEST_RETRY_AFTER)
 
 
 def foreign_content(reply: Reply) -> str:

@@ -209,6 +209,21 @@ def test_an_answer_after_the_close_is_not_stored(polls: Polls) -> None:
     assert polls.changes == 0
 
 
+def test_a_collector_that_cannot_be_closed_is_told_without_a_traceback(
+    polls: Polls, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    def close() -> None:
+        polls.shelf.closed = True
+        raise ValueError("geheim")
+
+    monkeypatch.setattr(polls.shelf, "close", close)
+    threads = polls.start()
+    threads.wait(10, polls.stop)
+    threads.close()
+    eventually(lambda: "source shelf: its collector failed: ValueError at" in log.text)
+    assert "geheim" not in log.text
+
+
 def test_a_store_that_cannot_be_written_is_told_once_and_tried_again(
     polls: Polls, tmp_path: pathlib.Path, log: pytest.LogCaptureFixture
 ) -> None:
