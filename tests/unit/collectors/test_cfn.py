@@ -3,7 +3,6 @@
 import io
 import json
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,12 +16,6 @@ from tests.unit.support import LIMITS, json_objects
 
 SIGNED = "onf8w2l0vnV194ba9v1uSpy4jkf1HBN/ydCZ6yQEvR8="
 """Of the request below, by the signer that os-collect-config uses."""
-
-
-@pytest.fixture
-def server() -> Iterator[bad.Listener]:
-    with bad.listening() as listener:
-        yield listener
 
 
 def collector(url: str | None, **more: Any) -> cfn.Cfn:

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,12 +15,6 @@ from tests.integration import bad_server as bad
 from tests.unit.support import LIMITS, json_objects, json_values
 
 PATH = "/heat/v1/project-1/stacks/stack-1/uuid-1/resources/my%20server%2F/metadata"
-
-
-@pytest.fixture
-def server() -> Iterator[bad.Listener]:
-    with bad.listening() as listener:
-        yield listener
 
 
 @pytest.fixture

@@ -27,12 +27,6 @@ NOW = 1_800_000_000.0
 
 
 @pytest.fixture
-def server() -> Iterator[bad.Listener]:
-    with bad.listening() as listener:
-        yield listener
-
-
-@pytest.fixture
 def client() -> Iterator[http.Client]:
     made = http.Client("request", "metadata_url", {"timeout": 1.0}, LIMITS)
     yield made

@@ -1,6 +1,5 @@
 """Tokens and endpoints, from a Keystone that does what a test wants."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,12 +8,6 @@ from refresh_agent.collectors import http
 from refresh_agent.collectors.keystone import CREDENTIALS, Keystone, Login
 from tests.integration import bad_server as bad
 from tests.unit.support import LIMITS
-
-
-@pytest.fixture
-def server() -> Iterator[bad.Listener]:
-    with bad.listening() as listener:
-        yield listener
 
 
 @pytest.fixture

@@ -13,12 +13,6 @@ DATE = "Sat, 21 Nov 2026 13:00:00 GMT"
 
 
 @pytest.fixture
-def server() -> Iterator[bad.Listener]:
-    with bad.listening() as listener:
-        yield listener
-
-
-@pytest.fixture
 def collector(server: bad.Listener) -> Iterator[Request]:
     made = build(
         {"metadata_url": f"{server.url}/o?temp_url_sig=x", "timeout": 1.0, "deployment_key": ["d"]}, LIMITS
