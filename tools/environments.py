@@ -65,10 +65,31 @@ HEAT_AGENTS = "heat-agents==13.0.0"
 # takes a socket that is open already, and has no forks, so that to end one process is to end a server.
 HEAT = ("openstack-heat==27.0.1", "keystone==30.0.0", "waitress")
 
+# The last Heat whose tables sqlalchemy-migrate makes, and what its repository imports; Heat itself goes in
+# without its requirements, which would bring an oslo.db that knows SQLAlchemy 2 alone.
+HEAT_LEGACY = "openstack-heat==20.0.1"
+HEAT_LEGACY_IMPORTS = (
+    "oslo.db==12.3.3",
+    "oslo.serialization",
+    "oslo.i18n",
+    "oslo.utils",
+    "oslo.config",
+    "oslo.log",
+    "netaddr",
+)
+
+# PostgreSQL's and MariaDB's, of the kinds that both worlds of SQLAlchemy know.
+DRIVERS = ("psycopg2-binary", "PyMySQL")
+
 # Apart from Heat: half as much to install, and neither's requirements bind the other's. Exactly this one,
 # since its transports are put together from its parts there. redis is for its stores: the tables of the other
 # kind cannot be made in SQLite. What its websockets need (autobahn) it brings along.
 ZAQAR = ("zaqar==23.0.1", "redis", "waitress")
+
+
+# The other driver of PostgreSQL that people have, and what `postgresql://` means from SQLAlchemy 2.1 on. Only
+# for `dev`: SQLAlchemy 1.4 does not know it.
+NEWER_DRIVER = "psycopg[binary]"
 
 
 class BuildError(Exception):
@@ -101,10 +122,10 @@ def _listed(text: str) -> list[str]:
 
 def _legacy_requirements() -> list[str]:
     # The extra alone, with alembic beside it as whoever installs it has. The same coverage as in `dev`: it
-    # measures the migration workers that run in here.
+    # measures the migration workers that run in here. The same drivers too, for what they migrate.
     alembic = [line for line in _required() if re.match(r"alembic\b", line)]
-    coverage = [line for line in _extra("test") if re.match(r"coverage\b", line)]
-    return [*_extra("migrate"), *alembic, *coverage]
+    shared = [line for line in _extra("test") if re.match(r"(coverage|psycopg2-binary|PyMySQL)\b", line)]
+    return [*_extra("migrate"), *alembic, *shared]
 
 
 def _digest(*parts: str) -> str:
@@ -217,9 +238,9 @@ def _simple(name: str, requirements: list[str]) -> pathlib.Path:
 def _dev() -> pathlib.Path:
     return _environment(
         "dev",
-        ["refresh-agent[test], editable"],
-        _digest(_metadata()),
-        lambda: _pip("dev", "install", "--editable", f"{TOP}[test]"),
+        ["refresh-agent[test], editable", NEWER_DRIVER],
+        _digest(_metadata(), NEWER_DRIVER),
+        lambda: _pip("dev", "install", "--editable", f"{TOP}[test]", NEWER_DRIVER),
     )
 
 
@@ -250,6 +271,18 @@ def _install_wheel(*options: str) -> None:
             shutil.copy2(TOP / file, source / file)
         _pip("build", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, source)
         _pip("agent", "install", *options, *wheels.glob("*.whl"))
+
+
+def _heat_legacy() -> pathlib.Path:
+    """Heat's tree of sqlalchemy-migrate, beside what runs it."""
+    requirements = [*_extra("migrate"), *DRIVERS, *HEAT_LEGACY_IMPORTS]
+
+    def install() -> None:
+        _pip("heat-legacy", "install", *requirements)
+        _pip("heat-legacy", "install", "--no-deps", HEAT_LEGACY)
+
+    named = [HEAT_LEGACY, *requirements]
+    return _environment("heat-legacy", named, _digest(*named), install)
 
 
 def heat_agents() -> pathlib.Path:
@@ -296,7 +329,8 @@ ENVIRONMENTS: dict[str, Callable[[], pathlib.Path]] = {
     "legacy": lambda: _simple("legacy", _legacy_requirements()),
     "peers": lambda: _simple("peers", list(PEERS)),
     "heat-agents": heat_agents,
-    "heat": lambda: _simple("heat", list(HEAT)),
+    "heat": lambda: _simple("heat", [*HEAT, *DRIVERS]),
+    "heat-legacy": _heat_legacy,
     "zaqar": lambda: _simple("zaqar", list(ZAQAR)),
 }
 

@@ -6,21 +6,32 @@ type and ends with 1. On other systems it only looks for the commands. Standard 
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 BINDEP = pathlib.Path(__file__).resolve().parent.parent / "bindep.txt"
 
 # What to look for where dpkg cannot be asked. Python itself is known to be there: it runs this.
 COMMANDS = {
-    "test": ("bash", "make", "sleep", "cat", "date", "redis-check-rdb", "openssl", "mount", "mkfs.vfat"),
-    "bench": ("cc", "run-parts", "redis-check-rdb"),
-}
+    "test": (
+        "bash", "make", "sleep", "cat", "date", "setpriv", "openssl", "mount", "mkfs.vfat",
+        "redis-check-rdb", "initdb", "mariadbd",
+    ),
+    "bench": ("cc", "run-parts", "redis-check-rdb", "initdb", "mariadbd"),
+}  # fmt: skip
+
+# Where mariadbd may be, and not everybody's PATH goes.
+ELSEWHERE = ("/usr/sbin", "/usr/libexec")
+
+# Where postgresql-common looks, when the first server is installed, for whether to make a database cluster
+# and start a server for it.
+CREATE_CLUSTER = pathlib.Path("/etc/postgresql-common/createcluster.d/no-main-cluster.conf")
 
 _LINE = re.compile(r"(?P<package>[a-z0-9][a-z0-9+.-]*)\s*(?:\[(?P<selectors>[^\]()<>=]*)\])?")
 
@@ -67,10 +78,32 @@ def install(names: list[str]) -> bool:
     """Install by apt-get. The package lists are brought up to date only if it does not work without."""
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *names]
     print(f"system packages: installing {' '.join(names)}", flush=True)
-    if _apt_get(command, show=False):
-        return True
-    print("system packages: bringing the package lists up to date first", flush=True)
-    return _apt_get(["apt-get", "update"], show=True) and _apt_get(command, show=True)
+    with no_cluster(CREATE_CLUSTER):
+        if _apt_get(command, show=False):
+            return True
+        print("system packages: bringing the package lists up to date first", flush=True)
+        return _apt_get(["apt-get", "update"], show=True) and _apt_get(command, show=True)
+
+
+@contextlib.contextmanager
+def no_cluster(setting: pathlib.Path) -> Iterator[None]:
+    """Meanwhile a PostgreSQL that is installed starts nothing: who runs tests has not asked for a service.
+
+    Afterwards the system is as before: the next who installs one gets what they expect.
+    """
+    if setting.exists():
+        yield
+        return
+    made = [folder for folder in setting.parents if not folder.exists()]
+    setting.parent.mkdir(parents=True, exist_ok=True)
+    setting.write_text("create_main_cluster = false\n", encoding="ascii")
+    try:
+        yield
+    finally:
+        setting.unlink()
+        for folder in made:
+            with contextlib.suppress(OSError):  # a package has put something into it meanwhile
+                folder.rmdir()
 
 
 def _apt_get(command: list[str], *, show: bool) -> bool:
@@ -89,7 +122,8 @@ def _apt_get(command: list[str], *, show: bool) -> bool:
 
 def _without_dpkg(profile: str) -> int:
     commands = COMMANDS[profile]
-    absent = [name for name in commands if shutil.which(name) is None]
+    path = os.pathsep.join((*os.get_exec_path(), *ELSEWHERE))
+    absent = [name for name in commands if shutil.which(name, path=path) is None]
     print(f"system packages: no dpkg here, looked for the commands {', '.join(commands)}", flush=True)
     if absent:
         print(f"system packages: not found: {', '.join(absent)}", file=sys.stderr)
