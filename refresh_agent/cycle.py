@@ -50,6 +50,7 @@ EXIT_CODES = {
     RunOutcome.SUCCESS: ExitCode.OK,
     RunOutcome.HOOK_FAILED: ExitCode.HOOK_FAILED,
     RunOutcome.MIGRATION_FAILED: ExitCode.MIGRATION_FAILED,
+    RunOutcome.DEFERRED: ExitCode.LOCKED,
     RunOutcome.INTERRUPTED: ExitCode.HOOK_FAILED,
     RunOutcome.NOT_RECORDED: ExitCode.STATE,
 }

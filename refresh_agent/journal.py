@@ -339,7 +339,8 @@ class Journal:
     def fail(self, run: Run, outcome: RunOutcome, failure: Failure) -> None:
         """The run did not succeed; what was committed before stays committed."""
         with self._durably("written"):
-            self._end(run, outcome, "stopped" if failure.stopped else "failed")
+            of_phase = "stopped" if failure.stopped else "failed"
+            self._end(run, outcome, "done" if outcome is RunOutcome.DEFERRED else of_phase)
             self._db.execute(
                 "UPDATE runs SET failed_phase = ?, failed_hook = ?, failed_status = ?, failed_reason = ?"
                 " WHERE id = ?",
@@ -360,7 +361,9 @@ class Journal:
         )
 
     def _unfinished(self, succeeded: int) -> Unfinished | None:
-        """The newest run, if it is after the last success; attempts count on while the documents stay."""
+        """The newest run, if it is after the last success; attempts count on while the documents stay, but
+        for those that were deferred.
+        """
         row = self._db.execute(
             "SELECT documents, attempt, outcome, failed_phase, failed_hook FROM runs"
             " WHERE id > ? AND documents != '[]' ORDER BY id DESC LIMIT 1",
@@ -376,7 +379,10 @@ class Journal:
             (RunOutcome.HOOK_FAILED, RunOutcome.MIGRATION_FAILED, succeeded, row[0]),
         ).fetchone()[0]
         interrupted = row[2] in {RunOutcome.INTERRUPTED, None}
-        return Unfinished(documents, row[1], failures, interrupted, row[3] or "", row[4] or "")
+        deferred = row[2] == RunOutcome.DEFERRED
+        # What was deferred is no attempt: the next run has its number again.
+        attempts = row[1] - deferred
+        return Unfinished(documents, attempts, failures, interrupted, row[3] or "", row[4] or "", deferred)
 
     def _position(self, row: int) -> tuple[str, str]:
         """Phase and hook where a run stands, from what was written as they began."""

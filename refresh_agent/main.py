@@ -21,12 +21,13 @@ COMMANDS = {
     "run-phases": "run the phases and migrate the databases now, as os-refresh-config; nothing is collected",
     "run-parts": "run the hooks of one directory, as dib-run-parts; no configuration is read",
     "collect": "collect once and print the merged metadata as JSON, secrets masked; nothing is stored or run",
+    "db": "look after the databases by hand: db --help lists what can be done",
     "check-config": "read the whole configuration as the daemon would, and say what is wrong with it",
 }
 """Name and help; each is in a module of ``cli`` of that name, imported only when it is called."""
 
 WITHOUT_CONFIGURATION = {"run-parts"}
-WITH_ARGUMENTS = {"run-parts", "run-phases", "collect"}
+WITH_ARGUMENTS = {"run-parts", "run-phases", "collect", "db"}
 
 
 def command() -> int:
@@ -131,7 +132,8 @@ def _add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     if name not in WITHOUT_CONFIGURATION:
         _add_common(parser)
     if name in WITH_ARGUMENTS:
-        _module(name).add_arguments(parser)
+        for nested in _module(name).add_arguments(parser) or ():
+            _add_common(nested)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -206,6 +206,8 @@ class Command:
     """A process to run. ``stdin`` is all that it can read; ``timeout`` in seconds, 0 for none.
 
     ``joined``: what it writes to standard error comes as standard output, so that its order is kept.
+    ``kill_grace``: seconds between TERM and KILL, infinity for no KILL; None for the runner's. What it leaves
+    behind at its end has the runner's.
     """
 
     path: str
@@ -214,6 +216,7 @@ class Command:
     stdin: bytes = field(default=b"", repr=False)
     timeout: float = 0
     joined: bool = False
+    kill_grace: float | None = None
 
 
 class Exit(NamedTuple):
@@ -247,11 +250,15 @@ Runner = Callable[[Command, ByteSink], Exit]
 
 
 class RunOutcome(StrEnum):
-    """INTERRUPTED: the agent was asked to stop, was killed, or lost the node under it."""
+    """INTERRUPTED: the agent was asked to stop, was killed, or lost the node under it.
+
+    DEFERRED: everything went well but for a database that somebody else is migrating.
+    """
 
     SUCCESS = "success"
     HOOK_FAILED = "hook failed"
     MIGRATION_FAILED = "migration failed"
+    DEFERRED = "deferred"
     INTERRUPTED = "interrupted"
     NOT_RECORDED = "not recorded"
 
@@ -298,7 +305,8 @@ HookEvent = StartedHook | HookResult
 class Unfinished(NamedTuple):
     """The last run, if it did not succeed: for which documents, how often tried, and where it stopped.
 
-    ``failures`` are those of the attempts that failed by themselves: not stopped, not interrupted.
+    ``attempts`` and ``failures`` leave out what was deferred; ``failures`` are those of the attempts that
+    failed by themselves: not stopped, not interrupted. ``deferred``: the last run was.
     """
 
     documents: Fingerprints
@@ -307,6 +315,7 @@ class Unfinished(NamedTuple):
     interrupted: bool
     phase: str = ""
     hook: str = ""
+    deferred: bool = False
 
     @property
     def where(self) -> str:
@@ -327,6 +336,14 @@ class History(NamedTuple):
 # --- databases -------------------------------------------------------------------------------------------
 
 
+class Destructive(StrEnum):
+    """What becomes of a migration that drops tables or columns."""
+
+    ALLOW = "allow"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A database to migrate: one ``[migration:NAME]`` section."""
@@ -342,18 +359,30 @@ class Target:
     python_path: tuple[str, ...] = ()
     revision: str = "head"
     timeout: float = 3600.0
+    connection_from: str = ""
+    user: str = ""
+    lock_timeout: float = 3600.0
+    statement_timeout: float = 0.0
+    destructive: Destructive = Destructive.WARN
+    backup: str = ""
 
 
 class MigrationOutcome(StrEnum):
+    """DEFERRED: somebody else migrates that database, and did so for the whole of ``lock_timeout``."""
+
     DONE = "done"
     UNCHANGED = "unchanged"
     REFUSED = "refused"
     FAILED = "failed"
     STOPPED = "stopped"
+    DEFERRED = "deferred"
 
 
 class MigrationResult(NamedTuple):
-    """What became of one target. ``before`` and ``after`` read like "migrate 2", "alembic 3fa1", "empty"."""
+    """What became of one target. ``before`` and ``after`` read like "migrate 2", "alembic 3fa1", "empty".
+
+    ``report`` is what an operation found out: the worker's JSON, as it is.
+    """
 
     target: str
     outcome: MigrationOutcome
@@ -361,6 +390,7 @@ class MigrationResult(NamedTuple):
     after: str = ""
     message: str = ""
     seconds: float = 0.0
+    report: Mapping[str, Any] = {}
 
     @property
     def ok(self) -> bool:

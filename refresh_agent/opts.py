@@ -6,12 +6,10 @@ of a configuration are told at once.
 
 import contextlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from refresh_agent import collectors, files, option_values, source_opts
-from refresh_agent.db import targets
+from refresh_agent import collectors, files, option_values, source_opts, target_opts
 from refresh_agent.errors import ConfigError
 from refresh_agent.model import (
     CollectorSettings,
@@ -21,7 +19,6 @@ from refresh_agent.model import (
     RetrySettings,
     Settings,
     Suspicious,
-    Target,
     TrustMode,
 )
 from refresh_agent.option_values import Reader, hint
@@ -30,8 +27,6 @@ from refresh_agent.phases import order
 
 CONFIG_FILE = "/etc/refresh-agent/refresh-agent.conf"
 CONFIG_DIR = "/etc/refresh-agent/refresh-agent.conf.d"
-
-TARGET_PREFIX = "migration:"
 
 
 def _seconds(name: str, default: float, text: str, minimum: float = 0) -> Any:
@@ -195,35 +190,6 @@ MIGRATIONS_OPTS = [
     ),
 ]
 
-TARGET_OPTS = [
-    cfg.StrOpt("connection", secret=True, help="SQLAlchemy URL of the database."),
-    cfg.StrOpt("alembic_config", help="Path of the service's alembic.ini. This or alembic_location."),
-    cfg.StrOpt(
-        "alembic_location",
-        help="Alembic's script location: a directory, or PACKAGE:PATH. This or alembic_config.",
-    ),
-    cfg.StrOpt("migrate_repository", help="Directory of the sqlalchemy-migrate repository, if there is one."),
-    cfg.ListOpt(
-        "legacy_versions",
-        default=[],
-        help="Which sqlalchemy-migrate version equals which alembic revision: 86:c6214ca60943, ...",
-    ),
-    cfg.StrOpt(
-        "python",
-        sample_default="the agent's own",
-        help="Interpreter under which the alembic tree runs.",
-    ),
-    cfg.StrOpt(
-        "legacy_python",
-        sample_default="as python",
-        help="Interpreter under which the sqlalchemy-migrate repository runs, if it is another one: "
-        "sqlalchemy-migrate cannot live beside SQLAlchemy 2.",
-    ),
-    cfg.ListOpt("python_path", default=[], help="Directories put in front of the import path."),
-    cfg.StrOpt("revision", default="head", help="Alembic revision to upgrade to."),
-    _seconds("timeout", 3600, "Seconds that the migration of this database may take; 0 for no limit."),
-]
-
 GROUPS: Mapping[str, Sequence[Any]] = {
     "DEFAULT": DEFAULT_OPTS,
     "debounce": DEBOUNCE_OPTS,
@@ -233,17 +199,19 @@ GROUPS: Mapping[str, Sequence[Any]] = {
     "journal": JOURNAL_OPTS,
     "migrations": MIGRATIONS_OPTS,
 }
-"""Those of the sources are in source_opts."""
+"""Those of the sources are in source_opts, those of a target in target_opts."""
 
 
 def list_opts() -> list[tuple[str, Sequence[Any]]]:
     """For oslo-config-generator: every group; ``migration:name`` stands for each target's own."""
-    return [*GROUPS.items(), *source_opts.GROUPS.items(), (f"{TARGET_PREFIX}name", TARGET_OPTS)]
+    return [*GROUPS.items(), *source_opts.GROUPS.items(), (f"{target_opts.PREFIX}name", target_opts.OPTS)]
 
 
 def _section_hint(group: str, known: Sequence[str]) -> str:
-    if group.startswith(TARGET_PREFIX):
-        return f"; add {group.removeprefix(TARGET_PREFIX)} to [migrations] targets, or remove the section"
+    if group.startswith(target_opts.PREFIX):
+        return (
+            f"; add {group.removeprefix(target_opts.PREFIX)} to [migrations] targets, or remove the section"
+        )
     return hint(group, known)
 
 
@@ -344,7 +312,7 @@ class _Reading:
         """Raises ConfigError with every problem."""
         names = list(dict.fromkeys(self._group("migrations")["targets"]))
         for name in names:
-            self._conf.register_opts(TARGET_OPTS, f"{TARGET_PREFIX}{name}")
+            self._conf.register_opts(target_opts.OPTS, f"{target_opts.PREFIX}{name}")
         self._find_unknown(names)
         default, debounce, retry, limits, phases, journal = (
             self._group(group) for group in ("DEFAULT", "debounce", "retry", "limits", "phases", "journal")
@@ -352,7 +320,7 @@ class _Reading:
         self._judge(default, debounce, phases)
         keys = tuple(key for key in default["deployment_key"] if key) or ("deployments",)
         chosen = self._collectors(default["collectors"], keys)
-        databases = [self._target(name) for name in names]
+        databases = [target_opts.read(name, self._reader) for name in names]
         if self._problems:
             raise ConfigError("\n".join(self._problems))
         interval = default["polling_interval"]
@@ -409,11 +377,11 @@ class _Reading:
 
     def _find_unknown(self, names: Sequence[str]) -> None:
         """What our own files hold that nobody reads: most likely misspelt, so not to be passed over."""
-        of_targets = {f"{TARGET_PREFIX}{name}" for name in names}
+        of_targets = {f"{target_opts.PREFIX}{name}" for name in names}
         for path, group, given in self._own:
-            if group.startswith(TARGET_PREFIX) and not given:
+            if group.startswith(target_opts.PREFIX) and not given:
                 continue  # the bare heading of the sample file
-            options = TARGET_OPTS if group in of_targets else GROUPS.get(group) or self._source(group)
+            options = target_opts.OPTS if group in of_targets else GROUPS.get(group) or self._source(group)
             if options is None:
                 if group not in self._unloadable:
                     near = _section_hint(group, (*GROUPS, *source_opts.GROUPS, *of_targets))
@@ -452,36 +420,6 @@ class _Reading:
         if not names:
             self._problems.append("[DEFAULT] collectors is empty; name at least one")
         return tuple(chosen)
-
-    def _target(self, name: str) -> Target | None:
-        """None, and the problems noted, if the section cannot be made sense of."""
-        group = f"{TARGET_PREFIX}{name}"
-        known = len(self._problems)
-        values = self._reader.group(group, TARGET_OPTS)
-        if len(self._problems) > known:
-            return None
-        legacy_versions: tuple[tuple[int, str], ...] = ()
-        try:
-            legacy_versions = targets.parse_legacy_versions(values["legacy_versions"])
-        except ValueError as error:
-            self._problems.append(f"[{group}] {error}")
-            return None
-        python = values["python"] or sys.executable
-        target = Target(
-            name=name,
-            connection=values["connection"] or "",
-            python=python,
-            legacy_python=values["legacy_python"] or python,
-            alembic_config=values["alembic_config"] or "",
-            alembic_location=values["alembic_location"] or "",
-            migrate_repository=values["migrate_repository"] or "",
-            legacy_versions=legacy_versions,
-            python_path=tuple(values["python_path"]),
-            revision=values["revision"],
-            timeout=values["timeout"],
-        )
-        self._problems += [f"[{group}] {problem}" for problem in targets.problems(target)]
-        return target
 
 
 def _from_here(path: str) -> str:

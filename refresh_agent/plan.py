@@ -53,7 +53,7 @@ def decide(request: Request, documents: Fingerprints, history: History) -> Decis
     if changed:
         return Decision(Action.RUN, f"changed: {_listed(changed)}", _fresh(request.trigger), 1, changed)
     if request.force or request.trigger is Trigger.SIGNAL:
-        return Decision(Action.RUN, "asked for, nothing changed", request.trigger)
+        return Decision(Action.RUN, "asked for, nothing changed", _fresh(request.trigger))
     return Decision(Action.NOOP, "nothing changed since the last success", request.trigger)
 
 
@@ -73,7 +73,7 @@ def _again(request: Request, changed: tuple[str, ...], unfinished: Unfinished) -
         reason = f"held after {unfinished.failures} attempts, until the metadata changes or an operator asks"
         return Decision(Action.HOLD, reason, request.trigger, unfinished.attempts, changed)
     trigger = request.trigger if asked else Trigger.RETRY
-    how = "was interrupted" if unfinished.interrupted else "failed"
+    how = "was interrupted" if unfinished.interrupted else "was deferred" if unfinished.deferred else "failed"
     return Decision(
         Action.RETRY, f"the last attempt {how} {unfinished.where}", trigger, unfinished.attempts + 1, changed
     )

@@ -8,7 +8,16 @@ from collections.abc import Iterator, Sequence
 from refresh_agent.errors import StateError
 from refresh_agent.journal import HookRecord, Journal, PhaseEnd, Run
 from refresh_agent.lines import Lines, Listener
-from refresh_agent.model import Exit, Failure, HookEvent, HookResult, MigrationResult, RunOutcome, StartedHook
+from refresh_agent.model import (
+    Exit,
+    Failure,
+    HookEvent,
+    HookResult,
+    MigrationOutcome,
+    MigrationResult,
+    RunOutcome,
+    StartedHook,
+)
 from refresh_agent.phases import order
 from refresh_agent.systemd import status
 
@@ -33,6 +42,10 @@ class RunRecorder:
         self._over: PhaseEnd | None = None
         self._running: dict[str, HookRecord] = {}
         self._began: dict[str, float] = {}
+
+    @property
+    def run_id(self) -> str:
+        return self._run.run_id
 
     def phase_began(self, phase: str, hooks: int) -> None:
         self.phases += phase != order.ERROR
@@ -115,7 +128,8 @@ class RunRecorder:
             way = " -> ".join(dict.fromkeys((result.before, result.after)))
             LOG.info("migration: %s: %s, %s after %.2f s", result.target, way, result.outcome, result.seconds)
         else:
-            LOG.error("migration: %s (%s after %.2f s)", result.message, result.outcome, result.seconds)
+            level = logging.WARNING if result.outcome is MigrationOutcome.DEFERRED else logging.ERROR
+            LOG.log(level, "migration: %s (%s after %.2f s)", result.message, result.outcome, result.seconds)
         with reported():
             self._journal.migrated(self._run, result)
 

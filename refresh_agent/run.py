@@ -5,19 +5,14 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import NamedTuple
-from urllib.parse import unquote, unquote_plus
 
 from refresh_agent import cache, config_files, metadata
-from refresh_agent.db.worker.masking import secrets_of
 from refresh_agent.errors import StateError
 from refresh_agent.journal import Journal, Run
 from refresh_agent.lines import Listener
-from refresh_agent.marks import HOOK_ID, hook_ids
+from refresh_agent.marks import hook_ids
 from refresh_agent.model import (
-    Command,
-    Exit,
     Failure,
     History,
     MigrationOutcome,
@@ -28,13 +23,12 @@ from refresh_agent.model import (
     StoredDocument,
 )
 from refresh_agent.phases import execute, order
-from refresh_agent.phases.output import Output
+from refresh_agent.phases.environment import inherited
 from refresh_agent.phases.process import Grace, ProcessRunner
 from refresh_agent.plan import Decision
 from refresh_agent.recorder import RunRecorder, reported
 from refresh_agent.redact import Masker, secrets_of_environment
 from refresh_agent.sources import Sources
-from refresh_agent.systemd import ALWAYS_OURS
 
 LOG = logging.getLogger("refresh_agent")
 
@@ -76,6 +70,8 @@ class Finished(NamedTuple):
         if self.failure is None:
             return f"{name}: success in {self.seconds:.2f} s ({counts})"
         verb = "stopped" if self.failure.stopped else "failed"
+        if self.outcome is RunOutcome.DEFERRED:
+            verb = "deferred"
         return f"{name}: {verb} after {self.seconds:.2f} s: {self.failure} ({counts})"
 
 
@@ -113,7 +109,7 @@ def _carry_out(work: Work, purpose: "_Refresh", decision: Decision, history: His
         outcome, failure = purpose.succeeded(run)
     else:
         recorder.failed(outcome, failure)
-        if not failure.stopped:
+        if not failure.stopped and outcome is not RunOutcome.DEFERRED:
             execute.run_error_hooks(job, failure)
     seconds = time.monotonic() - began
     return Finished(run.run_id, outcome, failure, migrations, seconds, recorder.phases, recorder.hooks)
@@ -130,9 +126,10 @@ class _Refresh:
     def secrets(self) -> Iterator[str]:
         """What must not show up in the log or the journal: the metadata's secrets and the databases'."""
         yield from secrets_of_environment(os.environ)
-        for target in self._work.settings.targets:
-            for secret in secrets_of(target.connection):
-                yield from {secret, unquote(secret), unquote_plus(secret)}
+        if self._work.settings.targets:
+            from refresh_agent import databases  # noqa: PLC0415 - as in _migrate
+
+            yield from databases.secrets_of(self._work.settings.targets)
         for entry in self._work.settings.collectors:
             yield from entry.secrets
         for document in self._documents:
@@ -209,49 +206,54 @@ def _phases_then_databases(
     if failure is not None:
         return (RunOutcome.INTERRUPTED if failure.stopped else RunOutcome.HOOK_FAILED), failure, ()
     migrations = _migrate(work, job, recorder)
-    bad = next((result for result in migrations if not result.ok), None)
-    if bad is None:
+    bad = [result for result in migrations if not result.ok]
+    # What is deferred comes last: a failure beside it is one all the same.
+    bad.sort(key=lambda result: result.outcome is MigrationOutcome.DEFERRED)
+    if not bad:
         return RunOutcome.SUCCESS, None, migrations
-    reason = f"{bad.outcome}: {bad.message}"
-    stopped = bad.outcome is MigrationOutcome.STOPPED
-    failure = Failure(order.MIGRATION, f"migration:{bad.target}", 1, reason, stopped)
-    return (RunOutcome.INTERRUPTED if stopped else RunOutcome.MIGRATION_FAILED), failure, migrations
+    worst = bad[0]
+    outcome = _OUTCOMES.get(worst.outcome, RunOutcome.MIGRATION_FAILED)
+    stopped = outcome is RunOutcome.INTERRUPTED
+    reason = f"{worst.outcome}: {worst.message}"
+    failure = Failure(order.MIGRATION, f"migration:{worst.target}", 1, reason, stopped)
+    return outcome, failure, migrations
+
+
+_OUTCOMES = {
+    MigrationOutcome.STOPPED: RunOutcome.INTERRUPTED,
+    MigrationOutcome.DEFERRED: RunOutcome.DEFERRED,
+}
+"""Of a run with such a migration; any other that is not ok fails it."""
 
 
 def _migrate(work: Work, job: execute.Job, recorder: RunRecorder) -> tuple[MigrationResult, ...]:
     if not work.settings.targets:
         return ()
     # Imported here: a node without databases to migrate need not pay for it.
-    from refresh_agent.db import bridge  # noqa: PLC0415
+    from refresh_agent import databases  # noqa: PLC0415
+    from refresh_agent.db.worker import protocol  # noqa: PLC0415
 
     recorder.databases_begin()
-    results = bridge.upgrade(
-        work.settings.targets,
-        lambda command, listener: _run_worker(job, recorder, command, listener),
-        lambda text: recorder.note(order.MIGRATION, job.mask(text)),
-        job.env,
+    means = databases.Means(
+        runner=job.runner,
+        mask=job.mask,
+        env=job.env,
+        trust=work.settings.phases.trust,
+        log=lambda text: recorder.note(order.MIGRATION, text),
+        warn=lambda text: recorder.warn(order.MIGRATION, text),
+        began=recorder.worker_began,
+        ended=recorder.worker_ended,
     )
+    results = databases.ask(protocol.Order(protocol.UPGRADE, recorder.run_id), work.settings.targets, means)
     for result in results:
         recorder.migrated(result)
     return results
 
 
-def _run_worker(job: execute.Job, recorder: RunRecorder, command: Command, listener: Listener) -> Exit:
-    """Marked and recorded as it begins: if this agent dies, the next one must not start a second."""
-    hook_id = os.urandom(16).hex()
-    output = Output(job.mask, 0, listener)
-    process = job.runner.start(replace(command, env={**command.env, HOOK_ID: hook_id}), output)
-    recorder.worker_began(hook_id, process.pid, command.timeout)
-    ended = job.runner.wait(process)
-    output.flush()
-    recorder.worker_ended(hook_id, ended)
-    return ended
-
-
 def _job(work: Work, run: Run, run_env: Mapping[str, str], recorder: RunRecorder) -> execute.Job:
     phases = work.settings.phases
     runner = ProcessRunner(work.stop, Grace(phases.kill_grace, phases.stop_grace))
-    env = {name: value for name, value in os.environ.items() if not _agents_own(name)}
+    env = inherited(os.environ)
     ids = hook_ids(run.run_id)
     return execute.Job(phases, env, run_env, runner, recorder, work.stop, work.mask, ids, work.joined)
 
@@ -268,11 +270,6 @@ def _run_environment(run: Run, decision: Decision, history: History) -> dict[str
         place = (unfinished.phase, unfinished.hook)
         variables["REFRESH_AGENT_INTERRUPTED"] = "/".join(filter(None, place))
     return variables
-
-
-def _agents_own(name: str) -> bool:
-    """What a hook must not inherit: systemd's channel to the agent, and the variables of another run."""
-    return name in ALWAYS_OURS or name.startswith("REFRESH_AGENT_") or name == "OS_CONFIG_FILES"
 
 
 def _config_files(work: Work, documents: tuple[StoredDocument, ...]) -> Mapping[str, str]:

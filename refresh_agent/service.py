@@ -52,6 +52,7 @@ LEVELS = {
     ExitCode.OK: logging.INFO,
     ExitCode.NO_DATA: logging.WARNING,
     ExitCode.HELD: logging.WARNING,
+    ExitCode.LOCKED: logging.WARNING,
 }
 """How loudly the outcome of a refresh is told; the others are errors."""
 
@@ -327,20 +328,35 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
                 logging.INFO if decision.trigger is Trigger.START else logging.DEBUG, "%s", result.summary
             )
         self._errors = 0
-        if decision is not None and result.run_id and result.exit_code is not ExitCode.OK:
+        if result.exit_code is ExitCode.LOCKED:
+            self._try_again_later(result)
+        elif decision is not None and result.run_id and result.exit_code is not ExitCode.OK:
             self._try_again_after(decision.attempt)
         else:
             systemd.status(f"waiting for a change; last: {result.summary}")
 
     def _try_again_after(self, failures: int) -> None:
-        """Try again by the back-off; a change starts it anew, since its first attempt is number 1."""
-        if self._stop.requested:
-            return
-        backoff = self._timers.backoff.failed(now(), failures, random.random())  # noqa: S311
-        self._timers = self._timers._replace(backoff=backoff)
-        seconds = (backoff.not_before or now()) - now()
+        if not self._stop.requested:
+            seconds = self._back_off(failures)
+            systemd.status(f"failed {failures} times in a row; the next attempt waits {seconds:.0f} s")
+
+    def _try_again_later(self, result: Result) -> None:
+        """Somebody else migrates a database. That is no failure, but asking at once is of no use either."""
+        if not self._stop.requested:
+            attempt = result.decision.attempt if result.decision else 1
+            seconds = self._back_off(attempt, self._settings.retry.initial)
+            systemd.status(f"deferred; the next attempt waits {seconds:.0f} s; last: {result.summary}")
+
+    def _back_off(self, failures: int, at_least: float = 0) -> float:
+        """Try again by the back-off, in so many seconds; a change starts it anew, since its first attempt is
+        number 1.
+        """
+        moment = now()
+        backoff = self._timers.backoff.failed(moment, failures, random.random())  # noqa: S311
+        seconds = max((backoff.not_before or moment) - moment, at_least)
+        self._timers = self._timers._replace(backoff=backoff._replace(not_before=moment + seconds))
         LOG.info("the next attempt is in %.1f s, or when something changes", seconds)
-        systemd.status(f"failed {failures} times in a row; the next attempt waits {seconds:.0f} s")
+        return seconds
 
 
 def _names(settings: Settings) -> str:

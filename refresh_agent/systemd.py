@@ -32,6 +32,11 @@ def notify(*assignments: str) -> None:
         sender.send(message, socket.MSG_DONTWAIT)  # a manager that does not read must not hold us up
 
 
+def extend(seconds: float) -> None:
+    """Ask for so much time from now on until the start or the stop that is under way has to be over."""
+    notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+
 def status(text: str) -> None:
     """The line that ``systemctl status`` shows. A second line would be another assignment."""
     notify(f"STATUS={' '.join(text.split())}")

@@ -1,73 +1,69 @@
-"""One worker process per interpreter, its answers turned into results.
+"""One worker process per interpreter and user, its answers turned into results."""
 
-The runner is given, not imported: the layers keep ``db`` and ``phases`` apart, and tests bring their own.
-"""
-
-import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
+from refresh_agent.db import admission, targets, users
+from refresh_agent.db.admission import Admitted, RefusedError
+from refresh_agent.db.conversation import Conversation
+from refresh_agent.db.surroundings import Surroundings, WorkerRunner
 from refresh_agent.db.worker import protocol
 from refresh_agent.db.worker.masking import masker
-from refresh_agent.db.worker.protocol import Job, Result
-from refresh_agent.lines import Lines, Listener
-from refresh_agent.model import (
-    Command,
-    Ending,
-    Exit,
-    MigrationOutcome,
-    MigrationResult,
-    Stream,
-    Target,
-)
+from refresh_agent.db.worker.protocol import Job, LegacyStep, Order, Result
+from refresh_agent.lines import Lines
+from refresh_agent.model import Command, Ending, Exit, MigrationOutcome, MigrationResult, Target
+
+__all__ = ["LONGEST_ANSWER", "WORKER", "Surroundings", "WorkerRunner", "ask"]
 
 WORKER = str(pathlib.Path(__file__).resolve().parent / "worker" / "__main__.py")
 
-_STOPPED = MigrationOutcome.STOPPED.value
-_RESULTS = {
-    protocol.DONE,
-    protocol.UNCHANGED,
-    protocol.REFUSED,
-    protocol.FAILED,
-    protocol.NEEDS_LEGACY,
-}
+LONGEST_ANSWER = 2**25
+"""Bytes; a line of a worker that is longer is taken for output. The SQL of a whole tree is one line."""
+
+ROUNDS = 3
+"""How often a target may need its legacy repository in one go. Once is enough, but for others at work."""
+
+SPARE = 60.0
+"""Seconds beyond its targets' own, which a worker keeps by itself: this ends one that does not."""
+
+_NOT_BEGUN = Result(protocol.STOPPED, message="not begun, since refresh-agent is stopping")
+
+K = TypeVar("K", bound=Hashable)
+
+Mask = Callable[[str], str]
 
 
-LONGEST_ANSWER = 2**20
-"""Bytes; a line of a worker that is longer is taken for output."""
+def ask(order: Order, wanted: Sequence[Target], surroundings: Surroundings) -> tuple[MigrationResult, ...]:
+    """Have ``order`` carried out on every target; the results are in the order of ``wanted``.
 
-WorkerRunner = Callable[[Command, Listener], Exit]
-"""Runs a worker to its end; the listener hears it."""
-
-
-def upgrade(
-    targets: Sequence[Target], run: WorkerRunner, log: Callable[[str], None], env: Mapping[str, str]
-) -> tuple[MigrationResult, ...]:
-    """Bring every target to its revision; the results are in the order of ``targets``.
-
-    ``log`` gets the progress and whatever the workers print, line by line, each with the target's name
-    first; so does the message of a result. One target's failure does not keep the others from being
-    migrated; a stop does (``Ending.STOPPED``). ``env`` is the workers' environment as it is.
+    What is wrong with one does not keep the others from being asked; a stop does (``Ending.STOPPED``).
     """
-    mask = masker(target.connection for target in targets)
-    bridge = _Bridge(run, lambda line: log(mask(line)), env)
     results: dict[str, Result] = {}
-    for python, group in _grouped(targets, lambda target: target.python).items():
-        results.update(bridge.upgrade(python, group))
-    return tuple(_migration_result(target.name, results[target.name], mask) for target in targets)
+    admitted: list[Admitted] = []
+    for target in wanted:
+        try:
+            admitted.append(admission.admit(target, surroundings))
+        except RefusedError as error:
+            results[target.name] = Result(protocol.REFUSED, message=str(error))
+    mask = masker([*(each.target.connection for each in admitted), *(each.connection for each in wanted)])
+    bridge = _Bridge(order, surroundings, mask)
+    for group in _grouped(admitted, lambda each: (each.target.python, each.user)).values():
+        results.update(bridge.carry_out(group))
+    return tuple(_migration_result(target.name, results[target.name], mask) for target in wanted)
 
 
-def _grouped(targets: Iterable[Target], key: Callable[[Target], str]) -> dict[str, list[Target]]:
-    groups: dict[str, list[Target]] = {}
-    for target in targets:
-        groups.setdefault(key(target), []).append(target)
+def _grouped(admitted: Iterable[Admitted], key: Callable[[Admitted], K]) -> dict[K, list[Admitted]]:
+    groups: dict[K, list[Admitted]] = {}
+    for each in admitted:
+        groups.setdefault(key(each), []).append(each)
     return groups
 
 
-def _migration_result(name: str, result: Result, mask: Callable[[str], str]) -> MigrationResult:
+def _migration_result(name: str, result: Result, mask: Mask) -> MigrationResult:
     return MigrationResult(
         target=name,
         outcome=MigrationOutcome(result.result),
@@ -75,31 +71,44 @@ def _migration_result(name: str, result: Result, mask: Callable[[str], str]) -> 
         after=result.after,
         message=f"{name}: {mask(result.message)}" if result.message else "",
         seconds=result.seconds,
+        report=_masked(result.report, mask),
     )
+
+
+def _masked(value: Any, mask: Mask) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, Mapping):
+        return {key: _masked(item, mask) for key, item in value.items()}
+    return [_masked(item, mask) for item in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
 class _Request:
     """What is asked of an interpreter; ``option`` is the one that names it, for the messages."""
 
-    operation: str
+    order: Order
     python: str
     option: str
-    versions: Mapping[str, int] = field(default_factory=dict)
+    user: users.Account | None
+    steps: Mapping[str, LegacyStep] = field(default_factory=dict)
 
-    def command(self, targets: Sequence[Target], env: Mapping[str, str]) -> Command:
-        jobs = [_job(target, self.versions.get(target.name, 0)).as_json() for target in targets]
-        request = {"version": protocol.VERSION, "operation": self.operation, "targets": jobs}
+    def command(self, admitted: Sequence[Admitted], env: Mapping[str, str]) -> Command:
+        wanted = [each.target for each in admitted]
+        jobs = [_job(target, self.steps.get(target.name)).as_json() for target in wanted]
+        request = {"version": protocol.VERSION, "order": vars(self.order), "targets": jobs}
+        argv = (*users.command_line(self.user), self.python, WORKER)
         return Command(
-            path=self.python,
-            argv=(self.python, WORKER),
-            env=env,
+            path=argv[0],
+            argv=argv,
+            env=users.environment(self.user, env),
             stdin=json.dumps(request).encode(),
-            timeout=_timeout(targets),
+            timeout=_backstop(wanted),
+            kill_grace=_kill_grace(wanted),
         )
 
 
-def _job(target: Target, version: int) -> Job:
+def _job(target: Target, step: LegacyStep | None) -> Job:
     return Job(
         name=target.name,
         connection=target.connection,
@@ -109,8 +118,13 @@ def _job(target: Target, version: int) -> Job:
         legacy_versions=target.legacy_versions,
         python_path=target.python_path,
         revision=target.revision,
+        timeout=target.timeout,
+        lock_timeout=target.lock_timeout,
+        statement_timeout=target.statement_timeout,
+        destructive=target.destructive,
+        backup=target.backup,
         legacy_here=_legacy_python(target) == os.path.normpath(target.python),
-        version=version,
+        legacy=step,
     )
 
 
@@ -119,124 +133,110 @@ def _legacy_python(target: Target) -> str:
     return os.path.normpath(target.legacy_python or target.python)
 
 
-def _timeout(targets: Sequence[Target]) -> float:
-    timeouts = [target.timeout for target in targets]
-    return sum(timeouts) if all(timeouts) else 0
+def _backstop(wanted: Sequence[Target]) -> float:
+    times = [seconds for target in wanted for seconds in (target.timeout, target.lock_timeout)]
+    return sum(times) + SPARE if all(times) else 0
+
+
+def _kill_grace(wanted: Sequence[Target]) -> float | None:
+    """A statement of MariaDB cannot be taken back: torn in the middle, it leaves a database half migrated."""
+    times = [target.timeout for target in wanted if targets.is_mysql(target.connection)]
+    if not times:
+        return None
+    return max(times) if all(times) else float("inf")
 
 
 class _Bridge:
-    def __init__(self, run: WorkerRunner, log: Callable[[str], None], env: Mapping[str, str]) -> None:
-        self._run = run
-        self._log = log
-        self._env = env
+    def __init__(self, order: Order, surroundings: Surroundings, mask: Mask) -> None:
+        self._order = order
+        self._surroundings = surroundings
+        self._mask = mask
         self._stopped = False
 
-    def upgrade(self, python: str, targets: Sequence[Target]) -> dict[str, Result]:
-        """Ask ``python``, let the legacy interpreters do their part, and ask again about their targets."""
-        request = _Request(protocol.UPGRADE, python, "python")
-        results = self._ask(request, targets)
-        behind = [target for target in targets if results[target.name].result == protocol.NEEDS_LEGACY]
-        caught_up = []
-        for target, result in self._catch_up(behind, results).items():
-            first = results[target.name]
-            results[target.name] = _joined(first, result)
-            if result.result == protocol.DONE:
-                caught_up.append(target)
-        for name, result in self._ask(request, caught_up).items():
-            results[name] = _joined(results[name], _final(result))
-        return results
+    def carry_out(self, group: Sequence[Admitted]) -> dict[str, Result]:
+        """Ask the interpreter that all of ``group`` have; the legacy ones do their part in between."""
+        request = _Request(self._order, group[0].target.python, "python", group[0].user)
+        results = self._ask(request, group)
+        for _ in range(ROUNDS):
+            behind = [each for each in group if results[each.name].result == protocol.NEEDS_LEGACY]
+            caught_up = []
+            for each, result in self._legacy(behind, results).items():
+                results[each.name] = _joined(results[each.name], result)
+                if self._goes_on_after(result):
+                    caught_up.append(each)
+            for name, result in self._ask(request, caught_up).items():
+                results[name] = _joined(results[name], result)
+            if not caught_up:
+                break
+        return {name: _final(result) for name, result in results.items()}
 
-    def _catch_up(self, targets: Sequence[Target], needs: Mapping[str, Result]) -> dict[Target, Result]:
-        results: dict[Target, Result] = {}
-        for python, group in _grouped(targets, _legacy_python).items():
-            versions = {target.name: needs[target.name].version for target in group}
-            request = _Request(protocol.CATCH_UP, python, "legacy_python", versions)
+    def _goes_on_after(self, result: Result) -> bool:
+        """Only upwards alembic comes after the legacy repository; else that was the end of the way."""
+        done = result.result in {protocol.DONE, protocol.UNCHANGED}
+        return done and self._order.operation == protocol.UPGRADE
+
+    def _legacy(self, behind: Sequence[Admitted], needs: Mapping[str, Result]) -> dict[Admitted, Result]:
+        order = replace(self._order, operation=protocol.LEGACY)
+        results: dict[Admitted, Result] = {}
+        for python, group in _grouped(behind, lambda each: _legacy_python(each.target)).items():
+            steps = {each.name: step for each in group if (step := needs[each.name].legacy)}
+            request = _Request(order, python, "legacy_python", group[0].user, steps)
             answers = self._ask(request, group)
-            results.update({target: answers[target.name] for target in group})
+            results.update({each: answers[each.name] for each in group})
         return results
 
-    def _ask(self, request: _Request, targets: Sequence[Target]) -> dict[str, Result]:
+    def _ask(self, request: _Request, admitted: Sequence[Admitted]) -> dict[str, Result]:
         """Return a result for every target. A worker that died is followed by one for those behind it."""
         results: dict[str, Result] = {}
-        rest = list(targets)
+        rest = list(admitted)
         while rest and not self._stopped:
-            talk = _Conversation([target.name for target in rest], self._log)
-            command = request.command(rest, self._env)
-            ended = self._run(command, Lines(talk.line, LONGEST_ANSWER))
+            talk = Conversation([each.name for each in rest], self._log)
+            command = request.command(rest, self._surroundings.env)
+            ended = self._surroundings.run(command, Lines(talk.line, LONGEST_ANSWER))
             self._stopped = ended.ending is Ending.STOPPED
             results.update(talk.results)
-            lost = talk.lost(ended)
             reason = _why(ended, request, command.timeout, talk.last)
-            outcome = _STOPPED if self._stopped else protocol.FAILED
-            results.update({name: Result(outcome, message=reason, seconds=ended.seconds) for name in lost})
-            rest = [target for target in rest if target.name not in results]
-        unasked = Result(_STOPPED, message="not begun, since refresh-agent is stopping")
-        results.update({target.name: unasked for target in rest})
+            outcome = protocol.STOPPED if self._stopped else protocol.FAILED
+            lost = Result(outcome, message=reason, seconds=ended.seconds)
+            for name in talk.lost(ended):
+                results[name] = lost if name == talk.running or not self._stopped else _NOT_BEGUN
+            rest = [each for each in rest if each.name not in results]
+        results.update({each.name: _NOT_BEGUN for each in rest})
         return results
 
-
-class _Conversation:
-    """Reads a worker's answers as they come; what is no answer goes to the log."""
-
-    def __init__(self, names: Sequence[str], log: Callable[[str], None]) -> None:
-        self.results: dict[str, Result] = {}
-        self.last = ""
-        self._names = names
-        self._log = log
-        self._running = ""
-
-    def line(self, stream: Stream, text: str) -> None:
-        if stream is Stream.STDOUT and (answer := _answer(text, self._names)):
-            self._take(*answer)
-        elif text.strip():
-            self.last = text.strip()
-            self._log(f"{self._running or ', '.join(self._names)}: {text}")
-
-    def _take(self, name: str, event: str, content: str | Result) -> None:
-        if isinstance(content, Result):
-            self.results[name] = content
-            self._running = ""
-        elif event == "begin":
-            self._running = name
-        else:
-            self._log(f"{name}: {content}")
-
-    def lost(self, ended: Exit) -> list[str]:
-        """The targets that this worker's end has cost their result: the running one, or all if none began.
-
-        All, too, when it was stopped or never ran: there is no use in asking again.
-        """
-        open_names = [name for name in self._names if name not in self.results]
-        if ended.ending in {Ending.STOPPED, Ending.NOT_STARTED} or not (self._running or self.results):
-            return open_names
-        return [self._running] if self._running else open_names[:1]
-
-
-def _answer(text: str, names: Sequence[str]) -> tuple[str, str, str | Result] | None:
-    """One line of the protocol as (target, event, message or result); None for anything else."""
-    try:
-        fields = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(fields, dict) or fields.get("target") not in names:
-        return None
-    name, event = fields.pop("target"), fields.pop("event", None)
-    if event in {"begin", "step"}:
-        return name, event, str(fields.get("message", ""))
-    with contextlib.suppress(TypeError):
-        result = Result(**fields)
-        return (name, event, result) if result.result in _RESULTS else None
-    return None
+    def _log(self, line: str) -> None:
+        self._surroundings.log(self._mask(line))
 
 
 def _joined(first: Result, then: Result) -> Result:
-    return replace(then, before=first.before or then.before, seconds=round(first.seconds + then.seconds, 3))
+    """Two parts of one way as one: from where it began to where it is now."""
+    before = first.before or then.before
+    moved = then.result == protocol.UNCHANGED and before != then.after
+    return replace(
+        then,
+        result=protocol.DONE if moved else then.result,
+        before=before,
+        seconds=round(first.seconds + then.seconds, 3),
+        report=_joined_reports(first.report, then.report),
+    )
+
+
+def _joined_reports(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists follow each other: what was applied, what is destructive. Of the rest, the later word counts."""
+    joined = {**first, **then}
+    for key, value in then.items():
+        earlier = first.get(key)
+        if isinstance(value, list) and isinstance(earlier, list):
+            joined[key] = [*earlier, *(item for item in value if item not in earlier)]
+    return joined
 
 
 def _final(result: Result) -> Result:
     if result.result != protocol.NEEDS_LEGACY:
         return result
-    message = f"its legacy repository has done its part, yet it is not at version {result.version}"
+    message = "its legacy repository has done its part, yet alembic still waits for it; look at its log"
+    if result.legacy:
+        message = f"its legacy repository has done its part, yet it is not at version {result.legacy.version}"
     return replace(result, result=protocol.FAILED, message=message)
 
 
@@ -247,7 +247,26 @@ def _why(ended: Exit, request: _Request, timeout: float, last: str) -> str:
     if ended.ending is Ending.TIMEOUT:
         return f"not finished within {timeout:g} s; its worker was ended"
     if ended.ending is Ending.STOPPED:
-        return "its worker was ended, since refresh-agent is stopping; it will be tried again"
+        return "its worker was ended, since refresh-agent is stopping"
+    if request.user and (closed := _closed_to(request.user, request)):
+        return closed
     how = f"was killed by signal {ended.status - 128}" if ended.status > 128 else f"ended with {ended.status}"
     said = f"; it said last: {last}" if last else ""
     return f"its worker ({request.python}) {how} without a result{said}"
+
+
+def _closed_to(user: users.Account, request: _Request) -> str:
+    """What most often keeps another user's worker from saying anything: it cannot be read. "" otherwise."""
+    if not os.path.exists(request.python):
+        return f"{request.option} {request.python}: does not exist; correct the option"
+    if part := users.obstacle(user, request.python):
+        return (
+            f"user {user.name} cannot use {request.option} {request.python}: {part} is closed to it; open it,"
+            " or name another interpreter"
+        )
+    if part := users.obstacle(user, WORKER):
+        return (
+            f"user {user.name} cannot read refresh-agent's own {WORKER}: {part} is closed to it; install"
+            " refresh-agent where everybody may read it"
+        )
+    return ""

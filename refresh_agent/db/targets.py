@@ -3,15 +3,21 @@
 import math
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 
 from refresh_agent.model import Target
 
 _URL = re.compile(r"^[A-Za-z][\w.]*(?:\+\w+)?://")
 _SQLITE = re.compile(r"^sqlite(?:\+\w+)?://", re.ASCII)
+_MYSQL = re.compile(r"^(?:mysql|mariadb)(?:\+\w+)?://", re.ASCII)
 _REVISION = re.compile(r"^[\w.]+$", re.ASCII)
-_MOVING = {"head", "heads", "base", "current"}
-"""alembic's names for "wherever it ends": a legacy version cannot equal that for long."""
+_MOVING = {"head", "heads", "current"}
+"""alembic's names for "wherever it ends": a legacy version cannot equal that for long. "base" stays where it
+is: the alembic tree goes on where the repository ends."""
+
+BUILT_IN = "builtin"
+"""The backup that needs no command, of SQLite alone; ``builtin:/dir`` says where it goes."""
 
 
 def parse_legacy_versions(text_items: Sequence[str]) -> tuple[tuple[int, str], ...]:
@@ -32,19 +38,43 @@ def _parse_pair(item: str) -> tuple[int, str]:
 def problems(target: Target) -> list[str]:
     """Return every fault of the target's options, each beginning with the option's name; none is good."""
     return [
-        *_connection_problems(target.connection),
+        *_connection_problems(target),
         *_tree_problems(target),
         *_legacy_problems(target),
         *_path_problems(target),
         *_run_problems(target),
+        *_backup_problems(target),
     ]
 
 
-def _connection_problems(connection: str) -> Iterator[str]:
+def problems_of_connection(target: Target) -> list[str]:
+    """As ``problems``, of what can be judged only once the connection is known; for ``connection_from``."""
+    return [*_url_problems(target.connection), *_backup_problems(target)]
+
+
+def is_mysql(connection: str) -> bool:
+    """MariaDB too: a statement that runs there cannot be taken back."""
+    return bool(_MYSQL.match(connection))
+
+
+def _connection_problems(target: Target) -> Iterator[str]:
+    if target.connection and target.connection_from:
+        yield "connection_from: connection is set too; remove one of them"
+    elif target.connection_from:
+        if not os.path.isabs(target.connection_from):
+            yield f"connection_from: {target.connection_from} is not an absolute path"
+    elif not target.connection:
+        yield (
+            "connection: not set; it is the database's URL, dialect://user:password@host/database; or name in"
+            " connection_from the service's own configuration file"
+        )
+    else:
+        yield from _url_problems(target.connection)
+
+
+def _url_problems(connection: str) -> Iterator[str]:
     """Never repeats the connection: it holds a password."""
-    if not connection:
-        yield "connection: not set; it is the database's URL, dialect://user:password@host/database"
-    elif not _URL.match(connection):
+    if not _URL.match(connection):
         yield "connection: not a database URL; it begins with a dialect, as in postgresql+psycopg2://"
     elif _SQLITE.match(connection):
         path = _SQLITE.sub("", connection).partition("?")[0].removeprefix("/").removeprefix("file:")
@@ -96,5 +126,40 @@ def _run_problems(target: Target) -> Iterator[str]:
         yield "python: not set; it is the interpreter that has the service's packages"
     if not target.revision or target.revision != "".join(target.revision.split()):
         yield f"revision: {target.revision!r} is not an alembic revision; the newest is head"
-    if not math.isfinite(target.timeout) or target.timeout < 0:
-        yield f"timeout: {target.timeout} is not a number of seconds; 0 is none"
+    times = (
+        ("timeout", target.timeout),
+        ("lock_timeout", target.lock_timeout),
+        ("statement_timeout", target.statement_timeout),
+    )
+    for option, seconds in times:
+        if not math.isfinite(seconds) or seconds < 0:
+            yield f"{option}: {seconds} is not a number of seconds; 0 is none"
+    if target.user != target.user.strip() or "\0" in target.user:
+        yield f"user: {target.user!r} is not a user's name"
+
+
+def backup_program(backup: str) -> str:
+    """The program that makes the backup; "" if there is none. Raises ValueError for a quote without end."""
+    if not backup or backup.partition(":")[0] == BUILT_IN:
+        return ""
+    return next(iter(shlex.split(backup)), "")
+
+
+def _backup_problems(target: Target) -> Iterator[str]:
+    backup = target.backup
+    if not backup:
+        return
+    name, colon, directory = backup.partition(":")
+    if name == BUILT_IN:
+        if target.connection and not _SQLITE.match(target.connection):
+            yield "backup: builtin is for SQLite alone; name a command, as in /usr/local/sbin/dump-shop"
+        if colon and not os.path.isabs(directory):
+            yield f"backup: builtin:DIRECTORY needs an absolute path, which {directory!r} is not"
+        return
+    try:
+        program = backup_program(backup)
+    except ValueError as error:
+        yield f"backup: {str(error).lower()}; it is read like a line of a shell"
+        return
+    if not os.path.isabs(program):
+        yield f"backup: {program!r} is not the absolute path of a program, nor builtin"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from refresh_agent.model import ByteSink, Command, Runner, Stream
+from refresh_agent.systemd import ALWAYS_OURS
 
 NAME = re.compile(r"[0-9A-Za-z_.-]+")
 
@@ -34,6 +35,15 @@ class Evaluated(NamedTuple):
     variables: Mapping[str, str]
     error: str = ""
     status: int = 0
+
+
+def inherited(env: Mapping[str, str]) -> dict[str, str]:
+    """``env`` without systemd's channel to the agent, and without the variables of another run."""
+    return {name: value for name, value in env.items() if not _agents_own(name)}
+
+
+def _agents_own(name: str) -> bool:
+    return name in ALWAYS_OURS or name.startswith("REFRESH_AGENT_") or name == "OS_CONFIG_FILES"
 
 
 def files(directory: str) -> tuple[str, ...]:

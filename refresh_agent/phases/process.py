@@ -209,14 +209,20 @@ class ProcessRunner:
             if process.buried:
                 self._finish(process, Ending.EXITED)
                 return
-            process.kill_at = now + self._grace.kill
+            process.kill_at = now + self._kill_grace(process)
             process.family.signal(signal.SIGTERM)
         elif now >= process.kill_at + UNKILLABLE or (process.buried and not process.family.members()):
             self._finish(process, process.ending)
             return
         elif now >= process.kill_at:
             process.family.signal(signal.SIGKILL)
+        elif process.buried:
+            process.kill_at = min(process.kill_at, now + self._grace.kill)
         process.due = now + LOOK_AGAIN
+
+    def _kill_grace(self, process: Process) -> float:
+        own = process.command.kill_grace
+        return self._grace.kill if own is None else own
 
     def _finish(self, process: Process, ending: Ending) -> None:
         self._running.remove(process)

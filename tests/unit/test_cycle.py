@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -314,6 +315,73 @@ def test_a_migration_that_fails_is_4_and_runs_error_hooks(node: Node) -> None:
     assert "nothing mapped" in result.failure.reason
     assert node.printed()["REFRESH_AGENT_FAILED_HOOK"] == "migration:shop"
     assert node.refresh(Trigger.RETRY).decision is not None
+
+
+HELD = "held by host web-2, pid 4711, run 3fa1c2d4"
+
+
+def test_a_database_that_somebody_else_migrates_defers_the_run(
+    node: Node, log: pytest.LogCaptureFixture
+) -> None:
+    node.hook("error/10-a")
+    node.hook("configure/10-a", PRINT)
+    node.changes["targets"] = (migration(node, answer("deferred", message=HELD)),)
+    for _ in range(3):
+        result = node.refresh(Trigger.RETRY)
+        assert result.exit_code is ExitCode.LOCKED
+        assert result.decision is not None
+        assert result.decision.attempt == 1
+        assert node.printed()["REFRESH_AGENT_ATTEMPT"] == "1"
+        assert f"deferred after {result.seconds:.2f} s" in result.summary
+        assert HELD in result.summary
+        assert "error/10-a" not in node.ran()
+    assert "was deferred in migration/migration:shop" in log.text
+    assert not [record for record in log.records if record.levelno >= logging.ERROR]
+    node.changes["targets"] = (migration(node, answer("done")),)
+    assert node.refresh(Trigger.RETRY).exit_code is ExitCode.OK
+    assert node.refresh().run_id == ""
+
+
+def test_what_is_deferred_is_never_held(node: Node) -> None:
+    node.changes["targets"] = (migration(node, answer("deferred", message=HELD)),)
+    for _ in range(3):
+        result = node.refresh(Trigger.RETRY, max_attempts=1)
+        assert result.decision is not None
+        assert result.decision.action in {Action.RUN, Action.RETRY}
+
+
+def test_a_failure_beside_it_is_a_failure(node: Node) -> None:
+    deferred = migration(node, answer("deferred", message=HELD))
+    missing = replace(deferred, name="other", python="/nowhere/python", legacy_python="")
+    node.changes["targets"] = (deferred, missing)
+    result = node.refresh()
+    assert result.exit_code is ExitCode.MIGRATION_FAILED
+    assert result.failure is not None
+    assert result.failure.hook == "migration:other"
+    assert [each.outcome for each in result.migrations] == ["deferred", "failed"]
+
+
+def test_a_database_whose_tree_anybody_may_write_is_refused(node: Node) -> None:
+    target = migration(node, answer("done"))
+    (node.root / "python").chmod(0o777)
+    node.changes["targets"] = (target,)
+    result = node.refresh()
+    assert result.exit_code is ExitCode.MIGRATION_FAILED
+    assert f"{node.root}/python is writable by everybody ([phases] trust)" in result.summary
+
+
+def test_the_secret_of_a_services_own_configuration_is_masked(
+    node: Node, log: pytest.LogCaptureFixture
+) -> None:
+    conf = node.root / "shop.conf"
+    node.hook("configure/10-a", f"printf '[database]\\nconnection = mysql://a:open-sesame@db/x\\n' > {conf}")
+    target = migration(node, "psycopg2: open-sesame is wrong", answer("failed", message="no: open-sesame"))
+    node.changes["targets"] = (replace(target, connection="", connection_from=str(conf)),)
+    result = node.refresh()
+    assert result.exit_code is ExitCode.MIGRATION_FAILED
+    assert "shop: no: ***" in result.summary
+    assert "shop: psycopg2: *** is wrong" in log.text
+    assert "open-sesame" not in log.text + result.summary
 
 
 def test_databases_are_left_alone_when_a_phase_fails(node: Node) -> None:

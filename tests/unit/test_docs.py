@@ -65,17 +65,17 @@ def test_the_documented_default_is_the_real_one(group: str, name: str) -> None:
 
 def flags() -> set[str]:
     """Every flag and command of the command line."""
-    parser = main._parser(list(main.COMMANDS))
-    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    parsers = [parser, *commands.choices.values()]
-    long = {
-        flag
-        for each in parsers
-        for action in each._actions
-        for flag in action.option_strings
-        if flag[:2] == "--"
-    }
-    return long | set(commands.choices)
+    return flags_of(main._parser(list(main.COMMANDS)))
+
+
+def flags_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Those of its commands, and of theirs, too."""
+    found = {flag for action in parser._actions for flag in action.option_strings if flag[:2] == "--"}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                found |= {name} | flags_of(command)
+    return found
 
 
 @pytest.mark.parametrize("page", ["commands.rst", "refresh-agent.8.rst"])

@@ -121,6 +121,25 @@ def test_a_run_that_did_not_fail_by_itself_was_interrupted(
     assert unfinished.interrupted is interrupted
 
 
+def test_what_was_deferred_is_no_attempt_and_no_failure(journal: Journal) -> None:
+    for attempt in (1, 2):
+        journal.fail(journal.begin(decision(attempt), A), RunOutcome.HOOK_FAILED, FAILURE)
+    for _ in range(3):
+        journal.fail(journal.begin(decision(3), A), RunOutcome.DEFERRED, FAILURE)
+        unfinished = journal.history().unfinished
+        assert unfinished is not None
+        assert (unfinished.attempts, unfinished.failures, unfinished.deferred) == (2, 2, True)
+        assert not unfinished.interrupted
+
+
+def test_all_phases_of_a_deferred_run_are_over(journal: Journal) -> None:
+    run = journal.begin(decision(), A)
+    journal.record_boundary(run, None, "migration")
+    journal.fail(run, RunOutcome.DEFERRED, FAILURE)
+    assert rows(journal, "SELECT phase, outcome FROM phases") == [("migration", "done")]
+    assert rows(journal, "SELECT outcome FROM runs") == [("deferred",)]
+
+
 def test_only_failures_of_the_same_documents_in_a_row_count(journal: Journal) -> None:
     """Metadata that failed before something else was tried is a new change when it comes back."""
     failed, stopped = RunOutcome.HOOK_FAILED, RunOutcome.INTERRUPTED

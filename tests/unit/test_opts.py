@@ -10,6 +10,7 @@ from refresh_agent import opts, source_opts
 from refresh_agent.errors import ConfigError, ExitCode
 from refresh_agent.model import (
     CollectorSettings,
+    Destructive,
     MetadataLimits,
     PollingSettings,
     RetrySettings,
@@ -148,7 +149,9 @@ def test_a_target_is_read_with_its_defaults(node: Node) -> None:
     (target,) = node.load(TARGET).targets
     assert target.name == "shop"
     assert target.python == target.legacy_python == sys.executable
-    assert (target.revision, target.timeout) == ("head", 3600)
+    assert (target.revision, target.timeout, target.lock_timeout) == ("head", 3600, 3600)
+    assert (target.connection_from, target.user, target.backup) == ("", "", "")
+    assert (target.destructive, target.statement_timeout) == (Destructive.WARN, 0)
 
 
 def test_a_target_is_read_whole(node: Node) -> None:
@@ -160,6 +163,29 @@ def test_a_target_is_read_whole(node: Node) -> None:
     assert target.legacy_versions == ((3, "5a1e"), (4, "8c44"))
     assert (target.python, target.legacy_python, target.python_path) == ("/new", "/old", ("/one", "/two"))
     assert (target.migrate_repository, target.revision, target.timeout) == ("/shop/legacy", "b7f2", 5)
+
+
+def test_a_target_waits_for_a_lock_as_long_as_it_may_take_unless_told_otherwise(node: Node) -> None:
+    (target,) = node.load(TARGET + "timeout = 5\n").targets
+    assert target.lock_timeout == 5
+    (target,) = node.load(TARGET + "timeout = 5\nlock_timeout = 0\n").targets
+    assert target.lock_timeout == 0
+
+
+def test_the_rest_of_a_target(node: Node) -> None:
+    (target,) = node.load(
+        TARGET.replace("connection = mysql+pymysql://shop:geheim@db/shop", "connection_from = /etc/shop.conf")
+        + "user = shop\nstatement_timeout = 1.5\ndestructive = refuse\nbackup = /bin/dump -x\n"
+        "migrate_repository = /shop/legacy\nlegacy_versions = 3:base\n"
+    ).targets
+    assert (target.connection, target.connection_from, target.user) == ("", "/etc/shop.conf", "shop")
+    assert (target.statement_timeout, target.destructive) == (1.5, Destructive.REFUSE)
+    assert (target.backup, target.legacy_versions) == ("/bin/dump -x", ((3, "base"),))
+
+
+def test_the_connection_comes_from_one_place(node: Node) -> None:
+    (problem,) = node.problems(TARGET + "connection_from = /etc/shop.conf\n")
+    assert problem == "[migration:shop] connection_from: connection is set too; remove one of them"
 
 
 def test_secrets_are_in_no_repr(node: Node) -> None:

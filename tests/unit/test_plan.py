@@ -160,6 +160,11 @@ A, B = (("a", "1"),), (("a", "2"),)
             (Action.RETRY, Trigger.RETRY, 2, "was interrupted before its first phase"),
         ),
         (
+            {"trigger": Trigger.RETRY},
+            History(B, Unfinished(A, 0, 0, False, "migration", "migration:shop", deferred=True)),
+            (Action.RETRY, Trigger.RETRY, 1, "the last attempt was deferred in migration/migration:shop"),
+        ),
+        (
             {"trigger": Trigger.RETRY, "max_attempts": 3},
             History(B, Unfinished(A, 3, 3, interrupted=False)),
             (Action.HOLD, Trigger.RETRY, 3, "held after 3 attempts"),

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from refresh_agent.backoff import Backoff
-from refresh_agent.errors import ConfigError, StateError
+from refresh_agent.cycle import Result
+from refresh_agent.errors import ConfigError, ExitCode, StateError
 from refresh_agent.model import PollingSettings, RetrySettings, Settings, Trigger
+from refresh_agent.plan import Action, Decision
 from refresh_agent.quiescence import Quiescence
 from refresh_agent.service import Agent, Timers, now
 from refresh_agent.wakeup import Stop
@@ -120,6 +122,21 @@ def test_a_failed_run_is_tried_again_by_itself(living: Node, log: pytest.LogCapt
     assert "the next attempt is in" in log.text
     (living.root / "broken").unlink()
     eventually(lambda: "success" in log.records[-1].getMessage() or "waiting" in log.text)
+
+
+def test_a_deferred_run_is_tried_again_but_not_at_once(
+    node: Node, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.random", lambda: 0.0)
+    node.changes["retry"] = RetrySettings(7, 60, 0)
+    result = Result(ExitCode.LOCKED, "run 1: deferred", Decision(Action.RUN, "changed", Trigger.CHANGE), "1")
+    node.agent._use(node.load())
+    node.agent._told(result)
+    not_before = node.agent._timers.backoff.not_before
+    assert not_before is not None
+    assert 6 < not_before - now() <= 7
+    assert "the next attempt is in 7.0 s" in log.text
+    assert [record.levelname for record in log.records if "deferred" in record.getMessage()] == ["WARNING"]
 
 
 def test_it_waits_for_another_refresh_to_end(living: Node, log: pytest.LogCaptureFixture) -> None:

@@ -30,6 +30,11 @@ def test_status_is_an_assignment(manager: socket.socket) -> None:
     assert manager.recv(1000) == "STATUS=running configure: 20-ü".encode()
 
 
+def test_more_time_is_asked_for_in_microseconds(manager: socket.socket) -> None:
+    systemd.extend(30)
+    assert manager.recv(1000) == b"EXTEND_TIMEOUT_USEC=30000000"
+
+
 @pytest.mark.parametrize("text", ["failed\nSTOPPING=1", "failed\rSTOPPING=1", "failed\n\n STOPPING=1"])
 def test_a_status_of_several_lines_cannot_smuggle_in_an_assignment(manager: socket.socket, text: str) -> None:
     systemd.status(text)

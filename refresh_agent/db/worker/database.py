@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import column, create_engine, inspect, select, table
+from sqlalchemy import Table, column, create_engine, inspect, select, table
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
@@ -22,24 +23,45 @@ class Contents:
     legacy: tuple[tuple[str, int], ...]
 
 
+SQLITE = "sqlite"
+POSTGRESQL = "postgresql"
+MYSQL = "mysql"
+"""MariaDB and Galera too."""
+
+_BACKENDS = {"sqlite": SQLITE, "postgresql": POSTGRESQL, "mysql": MYSQL, "mariadb": MYSQL}
+
+OWN_TABLES = frozenset({"refresh_agent_lock", "refresh_agent_ledger"})
+"""What we keep in a target's database; not part of its schema."""
+
+OWN: dict[str, Any] = {"refresh_agent_own": True}
+"""Execution options of the worker's own connections, which ``sessions`` spares."""
+
+
 class Database:
-    """``file`` is the path of an SQLite database, else ""."""
+    """``backend`` is SQLITE, POSTGRESQL or MYSQL; ``file`` the path of an SQLite database, else ""."""
 
     def __init__(self, connection: str) -> None:
         try:
-            url = make_url(connection)
+            self.url = _with_driver(make_url(connection))
         except (ArgumentError, ValueError):
             # SQLAlchemy's text repeats what it could not parse, so nobody knows where its password is.
             raise TargetError(
                 "connection is not a database URL: dialect://user:password@host/database"
             ) from None
-        self.file = _file(url)
-        self.engine = foreign(lambda: _engine(url))
+        self.backend = _backend(self.url)
+        self.file = _file(self.url)
+        self.engine = foreign(lambda: _engine(self.url))
         self._check_file()
 
+    @property
+    def connection(self) -> str:
+        """The URL with its password, for env.py and for the drivers."""
+        return self.url.render_as_string(hide_password=False)
+
     def connect(self) -> Connection:
+        """A connection of the worker's own."""
         self._check_file()
-        return self.engine.connect()
+        return self.engine.execution_options(**OWN).connect()
 
     def _check_file(self) -> None:
         """SQLite would create the file, and a typing error would pass for a new database."""
@@ -60,6 +82,33 @@ class Database:
             source = table(version_table, column("repository_id"), column("version"))
             rows = connection.execute(select(source.c.repository_id, source.c.version))
             return Contents(tables, tuple((str(name), int(version)) for name, version in rows))
+
+
+def make_transactional(own: Table, connection: Connection) -> None:
+    """Before a table of ours is made: on MariaDB and MySQL it needs InnoDB, and Galera replicates no other.
+
+    Not where the table is described: SQLAlchemy imports a dialect as soon as one of its options is named, and
+    that is a tenth of the time of a worker that has nothing to do.
+    """
+    dialect = connection.dialect.name
+    if _BACKENDS.get(dialect) == MYSQL:
+        own.dialect_kwargs.update({f"{dialect}_engine": "InnoDB", f"{dialect}_charset": "utf8mb4"})
+
+
+def _with_driver(url: URL) -> URL:
+    """``mysql://`` and ``mariadb://`` mean PyMySQL, which every system can install."""
+    if url.drivername in {"mysql", "mariadb"}:
+        return url.set(drivername=f"{url.drivername}+pymysql")
+    return url
+
+
+def _backend(url: URL) -> str:
+    name = url.get_backend_name()
+    if name not in _BACKENDS:
+        raise TargetError(
+            f"connection: {name} is not supported; it can be SQLite, PostgreSQL, or MariaDB or MySQL"
+        )
+    return _BACKENDS[name]
 
 
 def _engine(url: URL) -> Engine:

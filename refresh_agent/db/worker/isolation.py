@@ -8,6 +8,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
+_WORKER = os.path.dirname(os.path.realpath(__file__))
+"""Its own modules come when an operation needs them, and stay: two of a kind would not know each other."""
+
 _ALEMBIC_SPEAKS = os.path.join("alembic", "runtime", "migration.py")
 
 
@@ -28,7 +31,7 @@ def own_surroundings(directory: str, first: Sequence[str] = (), last: Sequence[s
     finally:
         sys.path[:] = path
         for name in set(sys.modules) - loaded:
-            if not _is_below(getattr(sys.modules[name], "__file__", None), path):
+            if not _is_below(getattr(sys.modules[name], "__file__", None), (*path, _WORKER)):
                 del sys.modules[name]
 
 

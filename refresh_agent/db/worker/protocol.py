@@ -1,40 +1,88 @@
 """The talk between the agent and a worker: one JSON request on stdin, JSON lines on stdout.
 
-Request: ``{"version": 1, "operation": "upgrade" | "catch_up", "targets": [...]}``, a target as ``Job``.
-Answers, in the order of the targets: ``{"target", "event": "begin"}``, any number of ``{"target", "event":
-"step", "message"}``, and one ``{"target", "event": "result", "result", "before", "after", "message",
-"seconds", "version"}``. stderr carries whatever migration code prints.
+Request: ``{"version": 2, "order": Order, "targets": [Job, ...]}``. Answers, in the order of the targets:
+``{"target", "event": "begin"}``, any number of ``{"target", "event": "step", "message"}`` and, while a stop
+has to wait for a statement, of ``{"target", "event": "finishing", "message"}``, and one ``{"target", "event":
+"result", ...}`` with the fields of Result. stderr carries whatever migration code prints.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
-VERSION = 1
+VERSION = 2
 
 MESSAGE_LIMIT = 600
 """Characters. A statement in an error can be endless, and a runner cuts lines of more than 8 KiB; here JSON
 needs at most 12 bytes for a character."""
 
 UPGRADE = "upgrade"
-CATCH_UP = "catch_up"
+DOWNGRADE = "downgrade"
+STAMP = "stamp"
+LEGACY = "legacy"
+"""A step of the legacy repository, under the interpreter that owns it; only the bridge asks for it."""
+SHOW_VERSION = "version"
+STATUS = "status"
+HAS_REVISION = "has_revision"
+REVISION = "revision"
+CHECK = "check"
+SQL = "sql"
+UNLOCK = "unlock"
 
 DONE = "done"
 UNCHANGED = "unchanged"
 REFUSED = "refused"
 FAILED = "failed"
+DEFERRED = "deferred"
+"""Somebody else held the lock for the whole of ``lock_timeout``."""
+STOPPED = "stopped"
 NEEDS_LEGACY = "needs legacy"
-"""The legacy repository has to bring it to ``version`` first, under the other interpreter."""
+"""The legacy repository has to do its part first, under the other interpreter: see ``legacy`` of Result."""
+
+UP = "up"
+DOWN = "down"
+
+NO_VERSION = -1
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of all targets. ``run``: whose order it is, for whoever waits for it.
+
+    ``message`` and ``autogenerate`` are for a new revision, ``resume`` for a target that is dirty.
+    """
+
+    operation: str
+    run: str = ""
+    message: str = ""
+    autogenerate: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class LegacyStep:
+    """What the legacy repository is to do: go "up" or "down" to ``version``.
+
+    ``control``: put the database under the repository's control at this version first, if it is not.
+    ``scope``: the ledger's, which only the alembic tree knows.
+    """
+
+    direction: str
+    version: int
+    control: int = NO_VERSION
+    scope: str = ""
 
 
 @dataclass(frozen=True)
 class Job:
     """A target as the worker sees it. ``legacy_here``: this interpreter owns the legacy repository too.
 
-    ``version`` is the legacy version to catch up to, for the operation ``catch_up`` alone.
+    Times are seconds, 0 for no limit. ``legacy`` is for the operation of that name alone.
     """
 
     name: str
@@ -45,8 +93,13 @@ class Job:
     legacy_versions: tuple[tuple[int, str], ...] = ()
     python_path: tuple[str, ...] = ()
     revision: str = "head"
+    timeout: float = 0.0
+    lock_timeout: float = 0.0
+    statement_timeout: float = 0.0
+    destructive: str = "warn"
+    backup: str = ""
     legacy_here: bool = True
-    version: int = 0
+    legacy: LegacyStep | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,28 +108,35 @@ class Job:
     def from_json(cls, fields: dict[str, Any]) -> Job:
         mapping = tuple((int(version), str(revision)) for version, revision in fields.pop("legacy_versions"))
         python_path = tuple(fields.pop("python_path"))
-        return cls(legacy_versions=mapping, python_path=python_path, **fields)
+        legacy = fields.pop("legacy")
+        step = LegacyStep(**legacy) if legacy else None
+        return cls(legacy_versions=mapping, python_path=python_path, legacy=step, **fields)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a target; ``result`` is one of the constants above."""
+    """What became of a target; ``result`` is one of the constants above.
+
+    ``report`` holds what an operation found out, as plain JSON: status, check, sql, what was applied.
+    """
 
     result: str
     before: str = ""
     after: str = ""
     message: str = ""
     seconds: float = 0.0
-    version: int = 0
+    legacy: LegacyStep | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Report:
-    """Sends what happens to one target; every message goes through ``mask`` first."""
+    """Sends what happens to one target; every text goes through ``mask`` first."""
 
     def __init__(self, target: str, stream: BinaryIO, mask: Callable[[str], str]) -> None:
+        self.mask = mask
         self._target = target
         self._stream = stream
-        self._mask = mask
+        self._one_at_a_time = threading.Lock()
 
     def begin(self) -> None:
         self._send({"event": "begin"})
@@ -84,18 +144,34 @@ class Report:
     def step(self, message: str) -> None:
         self._send({"event": "step", "message": self._text(message)})
 
+    def finishing(self, message: str) -> None:
+        """A stop has been asked for and has to wait. Called from another thread."""
+        self._send({"event": "finishing", "message": self._text(message)})
+
     def result(self, result: Result) -> None:
-        self._send({"event": "result", **asdict(result), "message": self._text(result.message)})
+        fields = {
+            **asdict(result),
+            "message": self._text(result.message),
+            "report": self._masked(result.report),
+        }
+        self._send({"event": "result", **fields})
 
     def _text(self, message: str) -> str:
-        masked = self._mask(message)
+        masked = self.mask(message)
         return masked if len(masked) <= MESSAGE_LIMIT else masked[: MESSAGE_LIMIT - 1] + "…"
 
+    def _masked(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.mask(value)
+        if isinstance(value, Mapping):
+            return {self.mask(str(key)): self._masked(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._masked(item) for item in value]
+        return value
+
     def _send(self, fields: dict[str, Any]) -> None:
-        line = json.dumps({"target": self._target, **fields}) + "\n"
-        try:
-            self._stream.write(line.encode())
-            self._stream.flush()
-        except BrokenPipeError:
-            # The agent has died. The migration at hand is better finished than torn in the middle.
-            pass
+        rest = memoryview((json.dumps({"target": self._target, **fields}) + "\n").encode())
+        # The agent may have died. The migration at hand is better finished than torn in the middle.
+        with self._one_at_a_time, contextlib.suppress(BrokenPipeError):
+            while rest:
+                rest = rest[self._stream.write(rest) :]

@@ -1,4 +1,4 @@
-"""A request in, answers out: the worker's edge. What an operation does is in ``upgrade`` and ``catch_up``."""
+"""A request in, answers out: the worker's edge. What an operation does is in the module of its name."""
 
 from __future__ import annotations
 
@@ -8,16 +8,31 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
 from . import protocol
 from .faults import TargetError, require, require_migrate
+from .isolation import own_surroundings
 from .masking import masker
-from .protocol import Job, Report, Result
+from .protocol import Job, Order, Report, Result
+from .stopping import Stopped, of_this_process
 
-Operation = Callable[[Job, Report], Result]
+MODULES = {
+    protocol.UPGRADE: "upgrade",
+    protocol.DOWNGRADE: "downgrade",
+    protocol.STAMP: "stamp",
+    protocol.SHOW_VERSION: "status",
+    protocol.STATUS: "status",
+    protocol.HAS_REVISION: "status",
+    protocol.REVISION: "revision",
+    protocol.CHECK: "check",
+    protocol.SQL: "sql",
+    protocol.UNLOCK: "unlock",
+}
+"""Where the operation lies, as the function ``run``; imported when a target asks for it."""
 
 
 def main() -> int:
@@ -27,10 +42,10 @@ def main() -> int:
         if request["version"] != protocol.VERSION:
             print(f"unknown protocol version {request['version']}", file=sys.stderr)
             return 2
+        order = Order(**request["order"])
         for fields in request["targets"]:
             job = Job.from_json(fields)
-            report = Report(job.name, stream, masker([job.connection]))
-            _serve(request["operation"], job, report)
+            _serve(job, order, Report(job.name, stream, masker([job.connection])))
     return 0
 
 
@@ -45,24 +60,48 @@ def _private_stdout() -> BinaryIO:
     return stream
 
 
-def _serve(operation: str, job: Job, report: Report) -> None:
+def _serve(job: Job, order: Order, report: Report) -> None:
     report.begin()
     began = time.monotonic()
     try:
-        result = _operation(operation)(job, report)
+        _require(order.operation)
+        with _surroundings(job, order.operation):
+            result = _answer(job, order, report)
+    except Stopped as stop:
+        result = Result(protocol.STOPPED, message=str(stop))
     except TargetError as fault:
         result = Result(protocol.FAILED, message=str(fault))
     report.result(replace(result, seconds=round(time.monotonic() - began, 3)))
 
 
-def _operation(name: str) -> Operation:
-    """Import what the operation needs, now that a target asks for it, and return its function."""
-    if name == protocol.UPGRADE:
-        require("sqlalchemy", "SQLAlchemy")
-        require("alembic.config", "alembic")
-        module = "upgrade"
-    else:
+def _require(operation: str) -> None:
+    """What the operation needs of this interpreter, or how it is installed."""
+    if operation == protocol.LEGACY:
         require_migrate()  # first: it needs an SQLAlchemy that is not the newest
-        module = "catch_up"
-    operation: Operation = importlib.import_module(f".{module}", __package__).run
-    return operation
+        return
+    require("sqlalchemy", "SQLAlchemy")
+    require("alembic.config", "alembic")
+
+
+@contextmanager
+def _surroundings(job: Job, operation: str) -> Iterator[None]:
+    """As the tree is used to.
+
+    ``python_path`` comes last for a legacy repository in an interpreter of its own: it is made for the other
+    interpreter, and the release that this one has installed must win.
+    """
+    if operation == protocol.LEGACY:
+        with own_surroundings(os.sep, last=job.python_path):
+            yield
+        return
+    folder = os.path.dirname(job.alembic_config)
+    with own_surroundings(folder if os.path.isdir(folder) else os.sep, first=job.python_path):
+        yield
+
+
+def _answer(job: Job, order: Order, report: Report) -> Result:
+    # Imported now, not at the top: these need SQLAlchemy, and a missing one is to be a result.
+    task = importlib.import_module(".task", __package__).Task(job, order, report, of_this_process())
+    module = MODULES.get(order.operation, "legacy")
+    result: Result = importlib.import_module(f".{module}", __package__).run(task)
+    return result

@@ -1,24 +1,25 @@
-"""The way from what a database holds to the revision that is wanted: a decision without side effects.
+"""The way from what a database holds to what is wanted: decisions without side effects.
 
 Nothing is stamped that was not verified: a stamp says "the schema equals that revision", and only a legacy
 version that ``legacy_versions`` names says so too. Everything else is refused before anything was changed.
+
+The order of the two engines is migration_cli's: the legacy repository first on the way up, last on the way
+down, and the one that does not know the revision goes to its end.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Union
 
+from .protocol import DOWN, STAMP, UP, LegacyStep
 
-@dataclass(frozen=True)
-class CatchUp:
-    """Let the legacy repository upgrade to this version."""
-
-    version: int
+BASE = "base"
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """Write down, without running anything, that the schema is at this alembic revision."""
+    """Write down, without running anything, that the schema is at this alembic revision; "base": at none."""
 
     revision: str
 
@@ -31,19 +32,26 @@ class Upgrade:
 
 
 @dataclass(frozen=True)
+class Downgrade:
+    """Let alembic downgrade to this revision."""
+
+    revision: str
+
+
+Step = Union[LegacyStep, Stamp, Upgrade, Downgrade]
+
+
+@dataclass(frozen=True)
 class Found:
-    """What a database holds. ``tables``: any besides the version tables.
+    """What a database holds. ``tables``: any besides the version tables and our own.
 
     ``strangers`` are the repositories that the legacy version table knows when it does not know ours.
-    ``behind``: alembic has something to run; ``obstacle``: why alembic cannot go from here, if it cannot.
     """
 
     tables: bool = False
     heads: tuple[str, ...] = ()
     legacy: int | None = None
     strangers: tuple[str, ...] = ()
-    behind: bool = True
-    obstacle: str = ""
 
     @property
     def version(self) -> str:
@@ -57,78 +65,145 @@ class Found:
 
 @dataclass(frozen=True)
 class Mapped:
-    """One entry of ``legacy_versions``, and why alembic cannot go on from its revision, if it cannot."""
+    """One entry of ``legacy_versions``.
+
+    ``obstacle``: why alembic cannot go on upwards from its revision, if it cannot; ``beyond_reach``: why
+    alembic cannot come down to it from where the database is.
+    """
 
     version: int
     revision: str
     obstacle: str = ""
+    beyond_reach: str = ""
+
+
+@dataclass(frozen=True)
+class Legacy:
+    """The legacy repository on disk. ``scripts``: the versions that it holds.
+
+    ``defect``: why it cannot be read; that matters only to a database that needs it.
+    """
+
+    path: str = ""
+    scripts: frozenset[int] = frozenset()
+    defect: str = ""
+
+    @property
+    def first(self) -> int:
+        """The version before its first script: that of an empty database (heat's first script is 73)."""
+        return min(self.scripts, default=1) - 1
+
+    @property
+    def newest(self) -> int:
+        return max(self.scripts, default=0)
+
+    def knows(self, revision: str) -> int | None:
+        """``revision`` as one of its versions; None if it is none, and so alembic's affair."""
+        if (
+            self.path
+            and revision.isdecimal()
+            and (self.first == int(revision) or int(revision) in self.scripts)
+        ):
+            return int(revision)
+        return None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the target asks for. ``scripts``: the versions that the legacy repository holds.
+    """What is asked for: an alembic revision (also partial, relative, a branch's), or a legacy version.
 
-    ``defect``: why the legacy repository cannot be read; it matters only to a database that needs it.
-    ``stamping``: the command line that stamps, for the advice.
+    ``behind``: alembic has something to run on the way to ``revision``; ``obstacle``: why it cannot get there
+    from where the database is. ``stamping``: the command line that stamps, for the advice.
     """
 
     revision: str = "head"
-    repository: str = ""
+    legacy: Legacy = field(default_factory=Legacy)
     mapped: tuple[Mapped, ...] = ()
-    scripts: frozenset[int] = frozenset()
-    defect: str = ""
-    stamping: str = "alembic stamp REVISION"
+    behind: bool = True
+    obstacle: str = ""
+    stamping: str = "refresh-agent db stamp REVISION"
+
+    @property
+    def version(self) -> int | None:
+        return self.legacy.knows(self.revision)
 
 
 @dataclass(frozen=True)
 class Plan:
     """The steps in their order; none of them when nothing is to do, or when ``refusal`` says why not."""
 
-    steps: tuple[CatchUp | Stamp | Upgrade, ...] = ()
+    steps: tuple[Step, ...] = ()
     refusal: str = ""
     note: str = ""
 
 
-def decide(found: Found, wanted: Wanted) -> Plan:
-    """Return the steps that lead from ``found`` to ``wanted``, or the refusal."""
+def decide_upgrade(found: Found, wanted: Wanted) -> Plan:
+    """Return the steps that lead from ``found`` up to ``wanted``, or the refusal. Never goes down."""
     if found.heads:
-        return _from_alembic(found, wanted)
+        return _up_from_alembic(found, wanted)
     if found.legacy is not None:
-        return _from_legacy(found.legacy, wanted)
+        return _up_from_legacy(found.legacy, wanted)
+    if found.strangers or found.tables:
+        return Plan(refusal=_unplaced(found, wanted))
+    return _up_from_nothing(wanted)
+
+
+def _unplaced(found: Found, wanted: Wanted) -> str:
+    """Why a database with tables, but without a version of ours, is not touched."""
     if found.strangers:
         others = ", ".join(found.strangers)
-        return Plan(
-            refusal=f"its sqlalchemy-migrate version table knows {others}, but not the repository"
-            f" {wanted.repository or '(migrate_repository is not set)'}; correct migrate_repository"
+        return (
+            f"its sqlalchemy-migrate version table knows {others}, but not the repository"
+            f" {wanted.legacy.path or '(migrate_repository is not set)'}; correct migrate_repository"
         )
-    if found.tables:
-        return Plan(
-            refusal="it has tables but no version, so nothing can say which migrations it has had; if its"
-            f" schema equals an alembic revision, say so once with: {wanted.stamping}"
-        )
-    if found.obstacle:
-        return Plan(refusal=found.obstacle)
-    return Plan(steps=(Upgrade(wanted.revision),) if found.behind else ())
+    return (
+        "it has tables but no version, so nothing can say which migrations it has had; if its"
+        f" schema equals a revision, say so once with: {wanted.stamping}"
+    )
 
 
-def _from_alembic(found: Found, wanted: Wanted) -> Plan:
-    if not found.behind and not found.obstacle:
+def _up_from_alembic(found: Found, wanted: Wanted) -> Plan:
+    if wanted.version is not None or not (wanted.behind or wanted.obstacle):
         return Plan()
     note = ""
     if found.legacy is not None:
         note = f"it has both version tables; alembic's counts, sqlalchemy-migrate's {found.legacy} does not"
-    if found.obstacle:
-        return Plan(refusal=found.obstacle, note=note)
+    if wanted.obstacle:
+        return Plan(refusal=wanted.obstacle, note=note)
     return Plan(steps=(Upgrade(wanted.revision),), note=note)
 
 
-def _from_legacy(version: int, wanted: Wanted) -> Plan:
+def _up_from_nothing(wanted: Wanted) -> Plan:
+    """Straight through alembic, unless its tree begins where the repository ends (``3:base``)."""
+    onto = max(
+        (entry for entry in wanted.mapped if entry.revision == BASE),
+        key=lambda entry: entry.version,
+        default=None,
+    )
+    if wanted.version is not None:
+        return _from_the_first(wanted.legacy, wanted.version)
+    if onto is not None:
+        plan = _from_the_first(wanted.legacy, onto.version, onto.obstacle)
+        return plan if plan.refusal else Plan(steps=(*plan.steps, Upgrade(wanted.revision)))
+    if wanted.obstacle:
+        return Plan(refusal=wanted.obstacle)
+    return Plan(steps=(Upgrade(wanted.revision),) if wanted.behind else ())
+
+
+def _from_the_first(legacy: Legacy, goal: int, obstacle: str = "") -> Plan:
+    """From an empty database to a version of the repository, beyond which there may be an obstacle."""
+    defect = _unusable(legacy, legacy.first, goal) or (obstacle and f"but {obstacle}")
+    if defect:
+        return Plan(refusal=f"it is empty, {defect}")
+    return Plan(steps=(LegacyStep(UP, goal, control=legacy.first),))
+
+
+def _up_from_legacy(version: int, wanted: Wanted) -> Plan:
     state = f"it is at sqlalchemy-migrate version {version}"
-    if unreadable := _unreadable(wanted):
-        return Plan(refusal=f"{state}, but {unreadable}")
-    newest = max(wanted.scripts, default=0)
-    if version > newest:
-        return Plan(refusal=f"{state}, beyond the newest of {wanted.repository}, {newest}: a later release's")
+    if defect := _unusable(wanted.legacy, version, version):
+        return Plan(refusal=f"{state}, {defect}")
+    if wanted.version is not None:
+        return _up_in_legacy(version, wanted.version, wanted.legacy)
     usable = [entry for entry in wanted.mapped if entry.version >= version]
     if not usable:
         mapped = ", ".join(str(entry.version) for entry in wanted.mapped) or "none"
@@ -138,16 +213,100 @@ def _from_legacy(version: int, wanted: Wanted) -> Plan:
         )
     baseline = min(usable, key=lambda entry: entry.version)
     state += f", which legacy_versions takes to {baseline.version}:{baseline.revision}"
-    missing = sorted(set(range(version + 1, baseline.version + 1)) - wanted.scripts)
-    if missing:
-        return Plan(refusal=f"{state}, but {wanted.repository} has no version {missing[0]}")
-    if baseline.obstacle:
-        return Plan(refusal=f"{state}, but {baseline.obstacle}")
-    catch_up = (CatchUp(baseline.version),) if baseline.version > version else ()
-    return Plan(steps=(*catch_up, Stamp(baseline.revision), Upgrade(wanted.revision)))
+    if obstacle := _unusable(wanted.legacy, version, baseline.version) or baseline.obstacle:
+        return Plan(refusal=f"{state}, but {obstacle.removeprefix('but ')}")
+    catch_up = (LegacyStep(UP, baseline.version),) if baseline.version > version else ()
+    stamp = () if baseline.revision == BASE else (Stamp(baseline.revision),)
+    return Plan(steps=(*catch_up, *stamp, Upgrade(wanted.revision)))
 
 
-def _unreadable(wanted: Wanted) -> str:
-    if not wanted.repository:
-        return "migrate_repository and legacy_versions are not set"
-    return wanted.defect
+def _up_in_legacy(version: int, goal: int, legacy: Legacy) -> Plan:
+    if goal <= version:
+        return Plan()
+    if defect := _unusable(legacy, version, goal):
+        return Plan(refusal=f"it is at sqlalchemy-migrate version {version}, {defect}")
+    return Plan(steps=(LegacyStep(UP, goal),))
+
+
+def _unusable(legacy: Legacy, start: int, end: int) -> str:
+    """Why the repository cannot go from ``start`` to ``end``; "" if it can."""
+    if not legacy.path:
+        return "but migrate_repository and legacy_versions are not set"
+    if legacy.defect:
+        return f"but {legacy.defect}"
+    if start > legacy.newest:
+        return f"beyond the newest of {legacy.path}, {legacy.newest}: a later release's"
+    missing = sorted(set(range(min(start, end) + 1, max(start, end) + 1)) - legacy.scripts)
+    return f"but {legacy.path} has no version {missing[0]}" if missing else ""
+
+
+def decide_downgrade(found: Found, wanted: Wanted) -> Plan:
+    """Return the steps that lead from ``found`` down to ``wanted``, or the refusal. Never goes up.
+
+    "base" goes through both engines: alembic down to the revision that the legacy version equals, then the
+    repository down to the version of an empty database.
+    """
+    if not found.heads and found.legacy is None:
+        return Plan() if found.version == "empty" else Plan(refusal=_unplaced(found, wanted))
+    goal = wanted.version
+    if wanted.revision == BASE and found.legacy is not None:
+        goal = wanted.legacy.first
+    if goal is not None:
+        return _down_to_legacy(found, goal, wanted)
+    if not found.heads:
+        return Plan(
+            refusal=f"it is at sqlalchemy-migrate version {found.legacy}, below every alembic revision; name"
+            " a version of the legacy repository, or base"
+        )
+    if wanted.obstacle:
+        return Plan(refusal=wanted.obstacle)
+    return Plan(steps=(Downgrade(wanted.revision),) if wanted.behind else ())
+
+
+def _down_to_legacy(found: Found, goal: int, wanted: Wanted) -> Plan:
+    if not found.heads:
+        version = found.legacy if found.legacy is not None else goal
+        return _down_in_legacy((), version, goal, wanted.legacy)
+    usable = [
+        entry
+        for entry in wanted.mapped
+        if entry.version >= goal and found.legacy in {None, entry.version} and not entry.beyond_reach
+    ]
+    if not usable:
+        known = "" if found.legacy is None else f" (its sqlalchemy-migrate version table says {found.legacy})"
+        reasons = "; ".join(entry.beyond_reach for entry in wanted.mapped if entry.beyond_reach)
+        return Plan(
+            refusal=f"it is at {found.version}{known}, and legacy_versions maps nothing from which the legacy"
+            f" repository could go on to {goal}{': ' if reasons else ''}{reasons}"
+        )
+    baseline = min(usable, key=lambda entry: entry.version)
+    steps: tuple[Step, ...] = (Downgrade(baseline.revision),)
+    if baseline.revision != BASE:
+        steps = (*steps, Stamp(BASE))
+    return _down_in_legacy(steps, baseline.version, goal, wanted.legacy)
+
+
+def _down_in_legacy(steps: tuple[Step, ...], version: int, goal: int, legacy: Legacy) -> Plan:
+    state = f"it comes down to sqlalchemy-migrate version {version}"
+    if defect := _unusable(legacy, version, goal):
+        return Plan(refusal=f"{state}, {defect}")
+    if not steps and goal >= version:
+        return Plan()
+    return Plan(steps=(*steps, LegacyStep(DOWN, goal, control=version)))
+
+
+def decide_stamp(found: Found, wanted: Wanted) -> Plan:
+    """Return the steps that write down that the schema is at ``wanted``: the operator says so.
+
+    A legacy version takes alembic's word back: else that would count, and the stamp would say nothing.
+    """
+    if wanted.version is not None:
+        if wanted.legacy.defect:
+            return Plan(refusal=wanted.legacy.defect)
+        unstamp = (Stamp(BASE),) if found.heads else ()
+        if found.legacy == wanted.version:
+            return Plan(steps=unstamp)
+        return Plan(steps=(*unstamp, LegacyStep(STAMP, wanted.version)))
+    if wanted.obstacle:
+        return Plan(refusal=wanted.obstacle)
+    return Plan(steps=(Stamp(wanted.revision),))

@@ -1,15 +1,20 @@
 """The bridge with workers that do not keep to the protocol."""
 
 import json
+import pathlib
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
 from refresh_agent.db import bridge
+from refresh_agent.db.worker.protocol import Order
 from refresh_agent.lines import Listener
 from refresh_agent.model import (
     Command,
+    Destructive,
     Ending,
     Exit,
     MigrationOutcome,
@@ -28,8 +33,12 @@ SHOP = Target(
     migrate_repository="/shop/legacy",
     legacy_versions=((3, "abcd"),),
     timeout=10,
+    lock_timeout=5,
 )
 STOCK = replace(SHOP, name="stock", timeout=20)
+
+STEP = {"direction": "up", "version": 3, "control": -1, "scope": "alembic_version"}
+"""What the legacy repository is to do, as the alembic side says it."""
 
 
 @dataclass
@@ -39,6 +48,7 @@ class Worker:
     turns: list[tuple[Sequence[str | dict[str, object]], Exit]]
     commands: list[Command] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    learnt: list[str] = field(default_factory=list)
 
     def run(self, command: Command, listener: Listener) -> Exit:
         self.commands.append(command)
@@ -51,15 +61,30 @@ class Worker:
             )
         return ended
 
+    def surroundings(self, **changes: Any) -> bridge.Surroundings:
+        plain = bridge.Surroundings(
+            run=self.run,
+            log=self.log.append,
+            env={"HOME": "/root"},
+            objection=lambda _path, _owners: "",
+            learn=self.learnt.extend,
+        )
+        return replace(plain, **changes)
+
+    def ask(self, operation: str, *targets: Target, **more: Any) -> tuple[MigrationResult, ...]:
+        return bridge.ask(Order(operation, "run-1", **more), targets, self.surroundings())
+
     def upgrade(self, *targets: Target) -> tuple[MigrationResult, ...]:
-        return bridge.upgrade(targets, self.run, self.log.append, {"HOME": "/root"})
+        return self.ask("upgrade", *targets)
+
+    def requests(self) -> list[dict[str, Any]]:
+        return [json.loads(command.stdin) for command in self.commands]
 
     def asked(self) -> list[tuple[str, str, list[str]]]:
         """Who was asked for what."""
-        requests = [(command.path, json.loads(command.stdin)) for command in self.commands]
         return [
-            (path, request["operation"], [target["name"] for target in request["targets"]])
-            for path, request in requests
+            (command.path, request["order"]["operation"], [target["name"] for target in request["targets"]])
+            for command, request in zip(self.commands, self.requests(), strict=True)
         ]
 
 
@@ -81,13 +106,19 @@ def play(*turns: tuple[Sequence[str | dict[str, object]], Exit]) -> Worker:
 
 def test_the_command() -> None:
     worker = play(([result("shop"), result("stock")], exited()))
-    worker.upgrade(SHOP, STOCK)
+    worker.upgrade(replace(SHOP, destructive=Destructive.REFUSE, backup="/bin/dump", user="root"), STOCK)
     (command,) = worker.commands
     assert command.path == "/new/python"
     assert command.argv == ("/new/python", bridge.WORKER)
     assert command.env == {"HOME": "/root"}
-    assert command.timeout == 30
-    assert json.loads(command.stdin)["targets"][0] == {
+    assert worker.requests()[0]["order"] == {
+        "operation": "upgrade",
+        "run": "run-1",
+        "message": "",
+        "autogenerate": False,
+        "resume": False,
+    }
+    assert worker.requests()[0]["targets"][0] == {
         "name": "shop",
         "connection": "postgresql://shop:geheim@db/shop",
         "alembic_config": "/shop/alembic.ini",
@@ -96,15 +127,50 @@ def test_the_command() -> None:
         "legacy_versions": [[3, "abcd"]],
         "python_path": [],
         "revision": "head",
+        "timeout": 10,
+        "lock_timeout": 5,
+        "statement_timeout": 0,
+        "destructive": "refuse",
+        "backup": "/bin/dump",
         "legacy_here": False,
-        "version": 0,
+        "legacy": None,
     }
 
 
-def test_one_target_without_a_timeout_lifts_it_for_all() -> None:
+def test_the_worker_keeps_the_time_itself_and_the_runner_ends_one_that_does_not() -> None:
     worker = play(([result("shop"), result("stock")], exited()))
-    worker.upgrade(SHOP, replace(STOCK, timeout=0))
+    worker.upgrade(SHOP, STOCK)
+    assert worker.commands[0].timeout == 10 + 5 + 20 + 5 + 60
+
+
+@pytest.mark.parametrize("option", ["timeout", "lock_timeout"])
+def test_one_target_without_a_limit_lifts_it_for_all(option: str) -> None:
+    worker = play(([result("shop"), result("stock")], exited()))
+    worker.upgrade(SHOP, replace(STOCK, **{option: 0}))
     assert worker.commands[0].timeout == 0
+
+
+@pytest.mark.parametrize(
+    ("connections", "grace"),
+    [
+        (("postgresql://db/shop", "sqlite:////stock.db"), None),
+        (("mysql://db/shop", "sqlite:////stock.db"), 10),
+        (("mysql+pymysql://db/shop", "mariadb://db/stock"), 20),
+    ],
+)
+def test_a_statement_that_cannot_be_taken_back_may_end(
+    connections: tuple[str, str], grace: float | None
+) -> None:
+    worker = play(([result("shop"), result("stock")], exited()))
+    first, second = connections
+    worker.upgrade(replace(SHOP, connection=first), replace(STOCK, connection=second))
+    assert worker.commands[0].kill_grace == grace
+
+
+def test_a_statement_that_cannot_be_taken_back_has_no_limit_where_its_target_has_none() -> None:
+    worker = play(([result("shop")], exited()))
+    worker.upgrade(replace(SHOP, connection="mysql://db/shop", timeout=0))
+    assert worker.commands[0].kill_grace == float("inf")
 
 
 @pytest.mark.parametrize("legacy_python", ["", "/new/python", "/new/./python"])
@@ -165,39 +231,138 @@ def test_the_legacy_half() -> None:
     worker = play(
         (
             [
-                result("shop", "needs legacy", before="migrate 2", version=3, seconds=1),
+                result("shop", "needs legacy", before="migrate 2", legacy=STEP, seconds=1),
                 result("stock", "unchanged"),
             ],
             exited(),
         ),
-        ([result("shop", before="migrate 2", after="migrate 3", seconds=2)], exited()),
-        ([result("shop", before="migrate 3", after="alembic b", seconds=4)], exited()),
+        (
+            [result("shop", before="migrate 2", after="migrate 3", seconds=2, report={"applied": ["3"]})],
+            exited(),
+        ),
+        (
+            [result("shop", before="migrate 3", after="alembic b", seconds=4, report={"applied": ["b"]})],
+            exited(),
+        ),
     )
     shop, _ = worker.upgrade(SHOP, STOCK)
-    assert shop == MigrationResult("shop", MigrationOutcome.DONE, "migrate 2", "alembic b", "", 7)
+    whole = {"applied": ["3", "b"]}
+    assert shop == MigrationResult("shop", MigrationOutcome.DONE, "migrate 2", "alembic b", "", 7, whole)
     assert worker.asked() == [
         ("/new/python", "upgrade", ["shop", "stock"]),
-        ("/old/python", "catch_up", ["shop"]),
+        ("/old/python", "legacy", ["shop"]),
         ("/new/python", "upgrade", ["shop"]),
     ]
-    assert json.loads(worker.commands[1].stdin)["targets"][0]["version"] == 3
+    assert worker.requests()[1]["targets"][0]["legacy"] == STEP
+
+
+def test_what_only_the_legacy_half_has_changed_is_no_unchanged_database() -> None:
+    worker = play(
+        ([result("shop", "needs legacy", before="migrate 2", legacy=STEP)], exited()),
+        ([result("shop", before="migrate 2", after="migrate 3")], exited()),
+        ([result("shop", "unchanged", before="migrate 3", after="migrate 3")], exited()),
+    )
+    (shop,) = worker.upgrade(SHOP)
+    assert (shop.outcome, shop.before, shop.after) == (MigrationOutcome.DONE, "migrate 2", "migrate 3")
+
+
+@pytest.mark.parametrize("operation", ["downgrade", "stamp"])
+def test_on_the_way_down_the_legacy_half_is_the_end(operation: str) -> None:
+    worker = play(
+        ([result("shop", "needs legacy", before="alembic b", legacy=STEP)], exited()),
+        ([result("shop", before="migrate 3", after="migrate 1")], exited()),
+    )
+    (shop,) = worker.ask(operation, SHOP)
+    assert (shop.outcome, shop.before, shop.after) == (MigrationOutcome.DONE, "alembic b", "migrate 1")
+    assert [asked for _, asked, _ in worker.asked()] == [operation, "legacy"]
 
 
 def test_the_legacy_half_fails() -> None:
     worker = play(
-        ([result("shop", "needs legacy", before="migrate 1", version=3)], exited()),
+        ([result("shop", "needs legacy", before="migrate 1", legacy=STEP)], exited()),
         ([result("shop", "failed", before="migrate 1", after="migrate 2", message="broken")], exited()),
     )
     (shop,) = worker.upgrade(SHOP)
     assert shop == MigrationResult("shop", MigrationOutcome.FAILED, "migrate 1", "migrate 2", "shop: broken")
 
 
+def test_a_legacy_half_that_is_never_enough_is_not_asked_for_ever() -> None:
+    needs = ([result("shop", "needs legacy", before="migrate 1", legacy=STEP)], exited())
+    worker = play(needs, *([([result("shop")], exited()), needs] * bridge.ROUNDS))
+    (shop,) = worker.upgrade(SHOP)
+    assert (shop.outcome, worker.turns) == (MigrationOutcome.FAILED, [])
+    assert shop.message == "shop: its legacy repository has done its part, yet it is not at version 3"
+
+
+def test_somebody_else_at_work_on_the_legacy_half_defers_it() -> None:
+    worker = play(
+        ([result("shop", "needs legacy", before="migrate 1", legacy=STEP)], exited()),
+        ([result("shop", "deferred", message="locked by host web-2, pid 7")], exited()),
+    )
+    (shop,) = worker.upgrade(SHOP)
+    assert (shop.outcome, shop.ok) == (MigrationOutcome.DEFERRED, False)
+    assert shop.message == "shop: locked by host web-2, pid 7"
+
+
 def test_stopped_before_the_legacy_half() -> None:
     worker = play(
-        ([result("shop", "needs legacy", before="migrate 1", version=3)], Exit(143, Ending.STOPPED, 1)),
+        (
+            [result("shop", "needs legacy", before="migrate 1", legacy=STEP)],
+            Exit(143, Ending.STOPPED, 1),
+        ),
     )
     (shop,) = worker.upgrade(SHOP)
     assert (shop.outcome, shop.before) == (MigrationOutcome.STOPPED, "migrate 1")
+
+
+def test_what_a_worker_still_says_after_term_counts() -> None:
+    worker = play(
+        (
+            [begin("shop"), result("shop", "stopped", message="rolled back"), result("stock", "done")],
+            Exit(143, Ending.STOPPED, 1),
+        )
+    )
+    shop, stock = worker.upgrade(SHOP, STOCK)
+    assert (shop.outcome, shop.message) == (MigrationOutcome.STOPPED, "shop: rolled back")
+    assert stock.ok
+
+
+def test_a_statement_that_has_to_end_is_told_once_and_the_stop_waits_for_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = {"target": "shop", "event": "finishing", "message": "ALTER TABLE orders has to end"}
+    worker = play(([begin("shop"), again, again, result("shop")], exited()))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        worker.upgrade(SHOP)
+        assert [manager.recv(100) for _ in range(2)] == [b"EXTEND_TIMEOUT_USEC=30000000"] * 2
+    assert worker.log == ["shop: ALTER TABLE orders has to end"]
+
+
+def test_what_was_found_out_is_passed_on_without_its_secrets() -> None:
+    report = {"dirty": {"error": "no entry for shop:geheim"}, "pending": [{"title": "geheim"}], "kept": 2}
+    worker = play(([result("shop", report=report)], exited()))
+    (shop,) = worker.ask("status", SHOP)
+    assert shop.report == {
+        "dirty": {"error": "no entry for shop:***"},
+        "pending": [{"title": "***"}],
+        "kept": 2,
+    }
+
+
+def test_an_answer_may_be_long() -> None:
+    worker = play(([result("shop", report={"sql": "x" * 2**24})], exited()))
+    (shop,) = worker.ask("sql", SHOP)
+    assert len(shop.report["sql"]) == 2**24
+
+
+def test_an_order_of_an_operator() -> None:
+    worker = play(([result("shop")], exited()))
+    worker.ask("revision", SHOP, message="Prices", autogenerate=True)
+    order = worker.requests()[0]["order"]
+    assert (order["message"], order["autogenerate"], order["resume"]) == ("Prices", True, False)
 
 
 GARBAGE = [
@@ -209,6 +374,10 @@ GARBAGE = [
     '{"target": "shop", "event": "result"}',
     '{"target": "shop", "event": "result", "result": "fine"}',
     '{"target": "shop", "event": "result", "result": "done", "extra": 1}',
+    '{"target": "shop", "event": "result", "result": "done", "report": []}',
+    '{"target": "shop", "event": "result", "result": "needs legacy"}',
+    '{"target": "shop", "event": "result", "result": "needs legacy", "legacy": {"version": 1}}',
+    '{"target": "shop", "event": "result", "result": "needs legacy", "legacy": [1]}',
     "\x00\ufffd",
 ]
 
@@ -236,7 +405,7 @@ def test_garbage_does_not_spoil_an_answer() -> None:
             "its worker (/new/python) ended with 1 without a result; it said last: ImportError: x",
         ),
         (exited(137), "failed", "its worker (/new/python) was killed by signal 9 without a result; it said"),
-        (Exit(143, Ending.TIMEOUT, 10), "failed", "not finished within 10 s; its worker was ended"),
+        (Exit(143, Ending.TIMEOUT, 10), "failed", "not finished within 75 s; its worker was ended"),
         (Exit(143, Ending.STOPPED, 10), "stopped", "its worker was ended, since refresh-agent is stopping"),
         (
             Exit(127, Ending.NOT_STARTED, 0, "cannot be started: No such file or directory"),
@@ -267,7 +436,7 @@ def test_a_death_costs_only_the_running_target() -> None:
     results = worker.upgrade(SHOP, STOCK, third)
     assert [each.outcome.value for each in results] == ["done", "failed", "done"]
     assert worker.asked()[1] == ("/new/python", "upgrade", ["third"])
-    assert worker.commands[1].timeout == 10
+    assert worker.commands[1].timeout == 75
 
 
 def test_a_worker_that_forgets_a_target_is_not_asked_for_ever() -> None:
@@ -284,8 +453,11 @@ def test_nobody_is_asked_twice_who_did_not_begin() -> None:
 
 def test_a_stop_keeps_what_is_done_and_ends_the_rest() -> None:
     other = replace(SHOP, name="other", python="/third/python")
+    third = replace(SHOP, name="third")
     worker = play(([begin("shop"), result("shop"), begin("stock")], Exit(143, Ending.STOPPED, 1)))
-    results = worker.upgrade(SHOP, STOCK, other)
-    assert [each.outcome.value for each in results] == ["done", "stopped", "stopped"]
+    results = worker.upgrade(SHOP, STOCK, other, third)
+    assert [each.outcome.value for each in results] == ["done", "stopped", "stopped", "stopped"]
+    assert results[1].message == "stock: its worker was ended, since refresh-agent is stopping"
     assert results[2].message == "other: not begun, since refresh-agent is stopping"
+    assert results[3].message == "third: not begun, since refresh-agent is stopping"
     assert len(worker.commands) == 1

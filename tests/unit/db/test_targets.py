@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from refresh_agent.db.targets import parse_legacy_versions, problems
+from refresh_agent.db.targets import is_mysql, parse_legacy_versions, problems, problems_of_connection
 from refresh_agent.model import Target
 
 SOUND = Target(
@@ -29,6 +29,13 @@ SOUND = Target(
         {"alembic_config": "", "alembic_location": "/opt/shop/alembic"},
         {"alembic_config": "", "alembic_location": "shop.db:alembic"},
         {"legacy_python": "", "timeout": 0, "revision": "heads"},
+        {"connection": "", "connection_from": "/etc/shop/shop.conf"},
+        {"legacy_versions": ((3, "base"),)},
+        {"lock_timeout": 0, "statement_timeout": 5.5, "user": "shop"},
+        {"backup": "/usr/sbin/dump --to '/a b'"},
+        {"backup": "builtin", "connection": "sqlite:////var/lib/shop.db"},
+        {"backup": "builtin:/backups", "connection": "sqlite:////var/lib/shop.db"},
+        {"backup": "builtin:/backups", "connection": "", "connection_from": "/etc/shop/shop.conf"},
     ],
 )
 def test_sound(options: dict[str, object]) -> None:
@@ -62,6 +69,18 @@ def test_sound(options: dict[str, object]) -> None:
         ({"revision": "a b"}, "revision: 'a b' is not an alembic revision"),
         ({"timeout": -1}, "timeout: -1 is not a number of seconds"),
         ({"timeout": float("nan")}, "timeout: nan is not a number of seconds"),
+        ({"lock_timeout": -1}, "lock_timeout: -1 is not a number of seconds"),
+        ({"statement_timeout": float("inf")}, "statement_timeout: inf is not a number of seconds"),
+        ({"connection_from": "/etc/shop.conf"}, "connection_from: connection is set too; remove one"),
+        ({"connection": "", "connection_from": "x.conf"}, "connection_from: x.conf is not an absolute path"),
+        ({"user": " shop"}, "user: ' shop' is not a user's name"),
+        ({"backup": "builtin"}, "backup: builtin is for SQLite alone"),
+        ({"backup": "dump --all"}, "backup: 'dump' is not the absolute path of a program, nor builtin"),
+        ({"backup": "/bin/dump 'x"}, "backup: no closing quotation"),
+        (
+            {"backup": "builtin:here", "connection": "sqlite:////shop.db"},
+            "backup: builtin:DIRECTORY needs an absolute path",
+        ),
     ],
 )
 def test_problem(options: dict[str, object], said: str) -> None:
@@ -78,6 +97,27 @@ def test_all_problems_are_told_at_once() -> None:
         "python",
         "revision",
     ]
+
+
+def test_what_is_judged_once_the_connection_is_known() -> None:
+    read = replace(SOUND, connection_from="/etc/shop.conf", backup="builtin")
+    assert [problem.partition(";")[0] for problem in problems_of_connection(read)] == [
+        "backup: builtin is for SQLite alone"
+    ]
+    assert problems_of_connection(replace(read, connection="sqlite:////shop.db")) == []
+
+
+@pytest.mark.parametrize(
+    ("connection", "is_one"),
+    [
+        ("mysql://db/x", True),
+        ("mariadb+pymysql://db/x", True),
+        ("mysqlish://db/x", False),
+        ("sqlite:////x", False),
+    ],
+)
+def test_is_mysql(connection: str, is_one: bool) -> None:
+    assert is_mysql(connection) is is_one
 
 
 def test_parse_legacy_versions() -> None:

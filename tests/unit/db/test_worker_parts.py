@@ -11,7 +11,7 @@ import pytest
 import refresh_agent.db.worker
 from refresh_agent.db.worker import faults, isolation, protocol, repository
 from refresh_agent.db.worker.faults import TargetError
-from refresh_agent.db.worker.protocol import MESSAGE_LIMIT, Job, Report, Result
+from refresh_agent.db.worker.protocol import MESSAGE_LIMIT, Job, LegacyStep, Report, Result
 
 SOURCES = sorted(pathlib.Path(refresh_agent.db.worker.__file__).parent.glob("*.py"))
 
@@ -56,9 +56,28 @@ def test_repository(tmp_path: pathlib.Path) -> None:
     assert found.scripts == {73, 74, 1000}
 
 
+def test_titles_and_files_of_versions(tmp_path: pathlib.Path) -> None:
+    path = make_repository(
+        tmp_path,
+        "[db_settings]\nrepository_id=heat\n",
+        "001_order_status.py",
+        "002_prices_sqlite_upgrade.sql",
+        "002_prices_default_upgrade.sql",
+        "002_prices_sqlite_downgrade.sql",
+        "003.py",
+        "004_mysql_upgrade.sql",
+    )
+    found = repository.read(path)
+    assert [found.title_of(version) for version in (1, 2, 3, 4)] == ["order status", "prices", "", ""]
+    names = [pathlib.Path(file).name for file in found.files_of(2, "sqlite")]
+    assert names == ["002_prices_default_upgrade.sql", "002_prices_sqlite_upgrade.sql"]
+    assert found.files_of(1, "mysql") == (f"{path}/versions/001_order_status.py",)
+    assert found.files_of(4, "sqlite") == ()
+
+
 def test_repository_defaults(tmp_path: pathlib.Path) -> None:
     path = make_repository(tmp_path, "[db_settings]\nrepository_id=heat\n")
-    assert repository.read(path) == repository.Repository(path, "heat", "migrate_version", frozenset())
+    assert repository.read(path) == repository.Repository(path, "heat", "migrate_version")
     assert repository.read("") == repository.Repository()
 
 
@@ -76,7 +95,8 @@ def test_repository_that_cannot_be_read(tmp_path: pathlib.Path, settings: str) -
 
 
 def test_a_job_survives_json() -> None:
-    job = Job("shop", "x://u:p@h", legacy_versions=((3, "abcd"),), python_path=("/a",), version=7)
+    step = LegacyStep(protocol.UP, 7, control=0, scope="alembic_version")
+    job = Job("shop", "x://u:p@h", legacy_versions=((3, "abcd"),), python_path=("/a",), legacy=step)
     assert Job.from_json(json.loads(json.dumps(job.as_json()))) == job
 
 
@@ -87,6 +107,20 @@ def test_a_line_is_never_too_long_for_a_runner(character: str) -> None:
     line = stream.getvalue()
     assert len(line) < 8000
     assert len(json.loads(line)["message"]) == MESSAGE_LIMIT
+
+
+def test_a_report_is_masked_all_the_way_down() -> None:
+    stream = io.BytesIO()
+    report = {"dirty": {"error": "no secret here"}, "applied": ["secret"], "kept": 3, "lock": None}
+    Report("shop", stream, lambda line: line.replace("secret", "***")).result(
+        Result(protocol.DONE, report=report)
+    )
+    assert json.loads(stream.getvalue())["report"] == {
+        "dirty": {"error": "no *** here"},
+        "applied": ["***"],
+        "kept": 3,
+        "lock": None,
+    }
 
 
 def test_a_message_is_masked_before_it_is_cut() -> None:

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -393,6 +394,29 @@ def test_who_ignores_term_is_killed_after_the_grace(shop: Shop) -> None:
     ended = shop.run("trap '' TERM; echo up; while :; do sleep 0.05; done", timeout=0.2)
     assert (ended.ending, ended.status) == (Ending.TIMEOUT, 137)
     assert 0.4 <= ended.seconds < 10
+
+
+def test_a_command_may_have_another_grace_than_the_runners(shop: Shop) -> None:
+    done = shop.root / "done"
+    body = f"trap : TERM; for i in {{1..10}}; do sleep 0.1; done; touch {done}"
+    path = shop.script(body)
+    patient = Command(str(path), (str(path),), dict(os.environ), timeout=0.2, kill_grace=float("inf"))
+    assert shop.listen(patient).ending is Ending.TIMEOUT
+    assert done.exists()
+    done.unlink()
+    shop.runner = ProcessRunner(shop.stop, Grace(kill=60, stop=60))
+    assert shop.listen(replace(patient, kill_grace=0.1)).status == 137
+    assert not done.exists()
+
+
+def test_what_a_command_leaves_behind_has_the_runners_grace(shop: Shop) -> None:
+    path = shop.script(
+        f"(trap '' TERM; echo $BASHPID > {shop.root}/pid; while :; do sleep 0.05; done) & sleep 60"
+    )
+    env = {**os.environ, HOOK_ID: "the-hook"}
+    ended = shop.listen(Command(str(path), (str(path),), env, timeout=0.5, kill_grace=float("inf")))
+    assert ended.ending is Ending.TIMEOUT
+    assert not alive(shop.pid())
 
 
 ESCAPE = textwrap.dedent(
