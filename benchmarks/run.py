@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 TOP = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
-from benchmarks import delivery, idle, large, latency, once, polls, runner
+from benchmarks import databases, delivery, idle, large, latency, once, polls, runner
 from benchmarks.measure import Figure, MissingError
 from tools import environments
 
@@ -22,6 +22,7 @@ Part = Callable[[pathlib.Path], Iterable[Figure]]
 GROUPS = {
     "runner": ("speed", "memory", "masking", "parallel"),
     "collect": ("requests", "capacity", "delivery", "large"),
+    "databases": ("unchanged", "crowds", "large-tree"),
 }
 
 
@@ -45,6 +46,9 @@ def _parts(agent: pathlib.Path, peers: pathlib.Path) -> dict[str, Part]:
         "capacity": lambda root: polls.capacity(root, agent, peers),
         "delivery": lambda root: delivery.figures(root, agent, peers),
         "large": lambda root: large.figures(root, agent, peers),
+        "unchanged": lambda root: databases.unchanged(root, agent),
+        "crowds": lambda root: databases.crowds(root, agent),
+        "large-tree": lambda root: databases.large_tree(root, agent),
     }
 
 

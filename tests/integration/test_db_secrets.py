@@ -34,19 +34,33 @@ def target_of(database: ServerDatabase, tree: AlembicTree, python: str, url: str
     )
 
 
+LEAKS = """
+import json, logging
+url = context.config.get_main_option("sqlalchemy.url")
+parsed = engine_from_config(context.config.get_section("alembic")).url
+print("the url", url, json.dumps(url), repr(parsed.password), parsed.render_as_string(hide_password=False))
+logging.getLogger("leak").warning("password %s", parsed.password)
+"""
+
+
 def forms(password: str) -> set[str]:
     return {password, quote(password), quote(password, safe=""), quote_plus(password)}
 
 
+@pytest.mark.parametrize("world", ["modern_python", "legacy_python"])
 def test_while_it_runs_and_when_it_fails(
+    world: str,
     make_tree: MakeTree,
     database: ServerDatabase,
-    modern_python: str,
     db_bridge: Bridge,
     tmp_path: pathlib.Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    """The revision looks at its own process and its parent's, says all that it knows, and fails with it."""
+    """env.py and the revision look at their process, say all that they know, and fail with it."""
     tree = make_tree("depot")
+    tree.env.write_text(
+        tree.env.read_text().replace("config = context.config", "config = context.config\n" + LEAKS, 1)
+    )
     seen = tmp_path / "seen"
     tree.revision(
         "aaaa",
@@ -62,8 +76,9 @@ def test_while_it_runs_and_when_it_fails(
         "print(url, repr(url), url.render_as_string(hide_password=False), url.password)",
         "op.execute(sa.text(\"SELECT '%s' FROM missing\" % url.password.replace(':', ' ')))",
     )
-    result = db_bridge.upgrade_one(target_of(database, tree, modern_python))
+    result = db_bridge.upgrade_one(target_of(database, tree, request.getfixturevalue(world)))
     assert result.outcome is MigrationOutcome.FAILED
+    assert "depot: WARNING leak: password ***" in db_bridge.log
     assert "missing" in result.message
     said = "\n".join([*db_bridge.log, result.message, str(result.report)])
     assert "***" in said

@@ -392,9 +392,9 @@ def test_worker_that_hangs(
 ) -> None:
     """It says that it is there, and then waits for what does not come."""
     tree = make_tree("depot")
-    tree.revision("aaaa", None, CREATE, "print('here', flush=True)", "import signal", "signal.pause()")
+    tree.revision("aaaa", None, CREATE, "print('here', flush=True)", "import time", "time.sleep(600)")
     stop = Stop()
-    bridge = Bridge(ProcessRunner(stop, Grace(kill=1, stop=0)))
+    bridge = Bridge(ProcessRunner(stop, Grace(kill=10, stop=0)))
 
     class StopAtTheSign(list[str]):
         def append(self, line: str) -> None:
@@ -408,13 +408,13 @@ def test_worker_that_hangs(
     result, other = bridge.upgrade(hanging, later)
     stop.close()
     assert "depot: here" in bridge.log
-    assert sql(new_database, "SELECT name FROM sqlite_master") == []
+    assert sql(new_database, "SELECT name FROM sqlite_master WHERE name = 'things'") == []
     if stopping:
         assert (result.outcome, other.outcome) == (MigrationOutcome.STOPPED, MigrationOutcome.STOPPED)
         assert "not begun" in other.message
     else:
         assert (result.outcome, other.outcome) == (MigrationOutcome.FAILED, MigrationOutcome.FAILED)
-        assert "depot: not finished within 3 s" in result.message
+        assert "-> aaaa failed: not finished within 3 s; nothing of it remains" in result.message
 
 
 def test_nobody_listens_any_more(shop: Target, new_database: pathlib.Path) -> None:
@@ -516,9 +516,10 @@ def test_a_version_that_is_mapped_needs_no_sqlalchemy_migrate(
 @pytest.mark.parametrize(
     ("scheme", "said"),
     [
-        ("postgresql+psycopg2", "cannot import the database driver psycopg2"),
-        ("mysql+pymysql", "-m pip install PyMySQL"),
-        ("nonesuch", "Can't load plugin: sqlalchemy.dialects:nonesuch"),
+        ("postgresql+pg8000", "cannot import the database driver pg8000"),
+        ("mysql+mysqldb", "-m pip install mysqlclient"),
+        ("postgresql+nonesuch", "Can't load plugin: sqlalchemy.dialects:postgresql.nonesuch"),
+        ("oracle", "oracle is not supported; it can be SQLite, PostgreSQL, or MariaDB or MySQL"),
     ],
 )
 def test_driver_not_installed(
@@ -546,92 +547,9 @@ def test_interpreter_that_does_not_exist(
 PASSWORD = "p%w@ü/rd'1"
 QUOTED = "p%25w%40%C3%BC%2Frd%271"
 
-VAULT = '''
-"""SQLite that asks for a user and a password, as a database server does."""
-import os
-from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.engine import URL
-
-class Dialect(SQLiteDialect_pysqlite):
-    supports_statement_cache = True
-
-    def create_connect_args(self, url):
-        if os.environ.get("VAULT_CLOSED"):
-            raise self.loaded_dbapi.OperationalError(f"{url.username} with {url.password!r} may not enter")
-        return super().create_connect_args(URL.create("sqlite", database=url.database))
-
-    @property
-    def loaded_dbapi(self):
-        return self.dbapi
-'''
-
-
-@pytest.fixture
-def vault(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A dialect ``vault://user:password@/file``, as a package that an environment has installed."""
-    folder = tmp_path / "vault"
-    (folder / "vault-1.dist-info").mkdir(parents=True)
-    (folder / "vault_dialect.py").write_text(VAULT)
-    (folder / "vault-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: vault\nVersion: 1\n")
-    (folder / "vault-1.dist-info" / "entry_points.txt").write_text(
-        "[sqlalchemy.dialects]\nvault = vault_dialect:Dialect\n"
-    )
-    return folder
-
-
-LEAKS = """
-import json, logging
-url = context.config.get_main_option("sqlalchemy.url")
-parsed = engine_from_config(context.config.get_section("alembic")).url
-print("the url", url, json.dumps(url), repr(parsed.password), parsed.render_as_string(hide_password=False))
-logging.getLogger("leak").warning("password %s", parsed.password)
-"""
-
 
 def leaks(text: str) -> bool:
     return any(part in text for part in ("p%w", "p%25w", "p%%25w", "rd'1", "rd%271"))
-
-
-@pytest.mark.parametrize("world", ["modern", "legacy"])
-def test_the_password_is_in_no_output(
-    world: str,
-    make_tree: MakeTree,
-    target: MakeTarget,
-    db_bridge: Bridge,
-    vault: pathlib.Path,
-    new_database: pathlib.Path,
-    legacy_python: str,
-) -> None:
-    tree = make_tree("depot")
-    tree.env.write_text(
-        tree.env.read_text().replace("config = context.config", "config = context.config\n" + LEAKS, 1)
-    )
-    tree.revision("aaaa", None, CREATE)
-    tree.revision(
-        "bbbb",
-        "aaaa",
-        "engine = op.get_bind().engine",
-        "raise RuntimeError(f'{engine.url.render_as_string(hide_password=False)} {engine.url.password!r}')",
-    )
-    secret = replace(
-        target(tree),
-        connection=f"vault://shop:{QUOTED}@/{new_database}",
-        python_path=(str(vault),),
-    )
-    if world == "legacy":
-        secret = replace(secret, python=legacy_python)
-    result = db_bridge.upgrade_one(secret)
-    assert (result.outcome, result.after) == (MigrationOutcome.FAILED, "alembic aaaa"), result
-    assert "RuntimeError: vault://shop:***@" in result.message
-    assert any("the url vault://shop:***@" in line for line in db_bridge.log)
-    assert "depot: WARNING leak: password ***" in db_bridge.log
-    assert not any(leaks(line) for line in (*db_bridge.log, repr(result), repr(secret)))
-
-    closed = db_bridge.upgrade_one(secret, VAULT_CLOSED="1")
-    assert closed.outcome is MigrationOutcome.FAILED
-    assert "shop with" in closed.message
-    assert "may not enter" in closed.message
-    assert not leaks(repr(closed))
 
 
 @pytest.mark.parametrize("world", ["modern", "legacy"])

@@ -8,7 +8,7 @@ from . import protocol
 from .course import Course
 from .faults import TargetError
 from .ledger import Ledger, Step, Unfinished
-from .stopping import ASKED
+from .stopping import ASKED, Stopped
 from .task import Task
 
 LONGEST_STATEMENT = 200
@@ -80,7 +80,8 @@ def failed(task: Task, course: Course, ledger: Ledger, fault: TargetError) -> tu
     result, reason = protocol.FAILED, str(fault)
     if task.stopping.requested:
         result = protocol.STOPPED if task.stopping.reason == ASKED else protocol.FAILED
-        reason = f"{task.stopping.reason} ({fault})"
+        if not isinstance(fault, Stopped):
+            reason = f"{task.stopping.reason} ({fault})"
     running = course.running
     if running is None:
         return result, reason

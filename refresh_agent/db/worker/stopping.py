@@ -27,6 +27,8 @@ AGAIN = 1.0
 """Seconds. What is cancelled between two statements does not end the second one, so it is done again."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_INTERRUPT = signal.SIGUSR1
+"""From the thread to the main thread, where its handler raises Stopped."""
 _CHANGED = b"\0"
 """No signal's number: another limit counts now, or the thread is to end."""
 
@@ -65,6 +67,7 @@ class Stopping:
         os.set_blocking(self._reading, False)
         os.set_blocking(self._writing, False)
         self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        self._handlers[_INTERRUPT] = signal.signal(_INTERRUPT, self._raise)
         self._descriptor = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         os.register_at_fork(
             before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_a_fork
@@ -149,6 +152,15 @@ class Stopping:
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         """Python writes only those signals down that have a handler. Without a lock: it can interrupt us."""
         self._signalled = True
+
+    def interrupt(self) -> None:
+        """Make the main thread raise Stopped; for ``cancel``, since not all that lasts is a statement."""
+        signal.pthread_kill(threading.main_thread().ident or 0, _INTERRUPT)
+
+    def _raise(self, _number: int, _frame: FrameType | None) -> None:
+        """It may come when the block has just ended."""
+        if self._watches:
+            self.check()
 
     def _wake(self) -> None:
         # A full pipe wakes up, too.
