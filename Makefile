@@ -8,7 +8,7 @@ SAMPLE := etc/refresh-agent/refresh-agent.conf.sample
 environments := $(PYTHON) tools/environments.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit bench sample clean
+.PHONY: help demo test lint unit soak bench sample clean
 
 help: ## what can be made (this list)
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -19,7 +19,7 @@ demo: ## watch refresh-agent do its job, in a scratch tree; no root needed
 
 test: ## everything that a change has to pass: lint and the whole suite with its coverage
 	@$(PYTHON) tools/system_packages.py
-	@$(environments) dev legacy peers heat-agents heat zaqar
+	@$(environments) dev legacy peers heat-agents heat heat-legacy zaqar
 	@$(MAKE) --no-print-directory lint
 	@tools/coverage.sh $(BIN)
 
@@ -34,6 +34,11 @@ lint: ## style, types, the direction of imports
 unit: ## only the fast tests
 	@$(environments) dev
 	$(BIN)/pytest tests/unit
+
+soak: ## kill migrations at random moments, 200 times for each kind of database
+	@$(PYTHON) tools/system_packages.py
+	@$(environments) dev legacy
+	$(BIN)/python -m tests.integration.soak
 
 bench: ## the figures that are promised, as ratios
 	@$(PYTHON) tools/system_packages.py --profile bench
