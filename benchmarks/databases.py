@@ -10,14 +10,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from benchmarks.measure import Figure, medians, quietly
-from refresh_agent.db import bridge
+from refresh_agent.databases import Means
+from refresh_agent.databases import ask as ask_agent
 from refresh_agent.db.worker import protocol
-from refresh_agent.model import Target
+from refresh_agent.model import Target, TrustMode
 from refresh_agent.phases.process import Grace, ProcessRunner
+from refresh_agent.redact import Masker
 from refresh_agent.wakeup import Stop
 from tests.integration import counted_tree, crowd, databases
 from tests.integration.databases import Database
-from tests.integration.kills import Killer
 
 ROUNDS = 15
 TARGETS = 8
@@ -89,17 +90,17 @@ def _at_the_head(folder: pathlib.Path, python: str) -> dict[str, str]:
 def _asking() -> Iterator[Callable[[Mapping[str, Options]], None]]:
     """Asks the bridge for an upgrade of targets that have nothing to do, as a running agent does."""
     stop = Stop()
-    surroundings = bridge.Surroundings(
-        run=Killer(ProcessRunner(stop, Grace())).run,
-        log=lambda _line: None,
+    means = Means(
+        runner=ProcessRunner(stop, Grace()),
+        mask=Masker(),
         env=os.environ,
-        objection=lambda _path, _owners: "",
-        learn=lambda _secrets: None,
+        trust=TrustMode.ENFORCE,
+        log=lambda _line: None,
     )
 
     def ask(targets: Mapping[str, Options]) -> None:
         wanted = [_target(name, options) for name, options in targets.items()]
-        for result in bridge.ask(protocol.Order(protocol.UPGRADE), wanted, surroundings):
+        for result in ask_agent(protocol.Order(protocol.UPGRADE), wanted, means):
             if result.outcome != protocol.UNCHANGED:
                 raise RuntimeError(f"{result.target}: {result.outcome}: {result.message}")
 

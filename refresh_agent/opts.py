@@ -185,8 +185,7 @@ MIGRATIONS_OPTS = [
     cfg.ListOpt(
         "targets",
         default=[],
-        help="Names of the databases to migrate after post-configure succeeded; each has a section "
-        "[migration:NAME].",
+        help="Names of the databases to migrate after migration.d; each has a section [migration:NAME].",
     ),
 ]
 

@@ -68,15 +68,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> Iterable[argparse.Argument
             text = "of alembic, or a version of the legacy repository"
             kwargs: dict[str, Any] = {"nargs": "?"} if nargs == OPTIONAL else {}
             each.add_argument("revision", metavar="REVISION", type=_revision, help=text, **kwargs)
-    parsers["upgrade"].add_argument(
-        "--resume", action="store_true", help="go on in the middle of a revision that stopped half-way"
-    )
+    for name in ("upgrade", "downgrade"):
+        parsers[name].add_argument(
+            "--resume", action="store_true", help="go on in the middle of a revision that stopped half-way"
+        )
     made = parsers["revision"]
-    made.add_argument("-m", "--message", metavar="TEXT", required=True, help="what the revision is for")
+    made.add_argument(
+        "-m", "--message", metavar="TEXT", type=_title, required=True, help="what the revision is for"
+    )
     made.add_argument(
         "--autogenerate", action="store_true", help="fill it with what the models have and the database lacks"
     )
     return parsers.values()
+
+
+def _title(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; say what the revision is for")
+    return text
 
 
 def _revision(text: str) -> str:

@@ -1,11 +1,14 @@
 """``refresh-agent --once``: one refresh in the foreground, for debugging and for cron."""
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from refresh_agent.cli.output import say, say_json
 from refresh_agent.cli.stopping import stop_on_signals
 from refresh_agent.cycle import Cycle, Result
+from refresh_agent.errors import ExitCode, LockedError, StateError
 from refresh_agent.model import Settings, Trigger
 from refresh_agent.plan import Request
 from refresh_agent.redact import shown
@@ -15,12 +18,24 @@ from refresh_agent.wakeup import Stop
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
     """The refresh's exit code, or 128+N if signal N kept it from its end."""
     stop = stop_on_signals()
-    result = Cycle(settings, stop).refresh(Request(Trigger.ONCE, arguments.force))
+    with told_as_json(arguments):
+        result = Cycle(settings, stop).refresh(Request(Trigger.ONCE, arguments.force))
     if arguments.json:
         say_json(as_json(result))
     else:
         say(shown(result.summary))
     return exit_code(result, stop)
+
+
+@contextlib.contextmanager
+def told_as_json(arguments: argparse.Namespace) -> Iterator[None]:
+    """What kept a refresh from beginning is a result too, for whoever reads JSON: the lock, or the state."""
+    try:
+        yield
+    except (LockedError, StateError) as error:
+        if arguments.json:
+            say_json(as_json(Result(ExitCode(error.exit_code), str(error))))
+        raise
 
 
 def exit_code(result: Result, stop: Stop) -> int:

@@ -38,7 +38,7 @@ def run(location: opts.Location, arguments: argparse.Namespace) -> int:
         return ExitCode.OK
     stop = stop_on_signals()
     cycle = Cycle(settings, stop)
-    with _lock(arguments.lockfile, settings):
+    with once.told_as_json(arguments), _lock(arguments.lockfile, settings):
         # Standard output is the hooks', as it was os-refresh-config's, unless it is for the result.
         listener = None if arguments.json else PassedOn()
         result = cycle.run_phases(listener, joined=listener is None or one_place())
@@ -77,6 +77,8 @@ def _print(text: str, *, as_json: bool) -> None:
 
 def _level(result: Result, settings: Settings) -> int:
     """os-refresh-config is silent where there is nothing to run; but a missing base is a mistake."""
+    if result.exit_code is ExitCode.LOCKED:
+        return logging.WARNING  # deferred: another node is migrating, which is no failure
     if result.exit_code is not ExitCode.OK:
         return logging.ERROR
     if not result.run_id:

@@ -63,6 +63,17 @@ def admit(target: Target, surroundings: Surroundings) -> Admitted:
     return admitted
 
 
+def missing_program(target: Target) -> str:
+    """Why a program that an upgrade may need besides ``python`` cannot be started; "" if it can."""
+    legacy = target.legacy_python if target.migrate_repository else ""
+    for option, path in (("legacy_python", legacy), ("backup", targets.backup_program(target.backup))):
+        if path and not os.path.isfile(path):
+            return f"{option}: {path} does not exist; install it, or correct the option"
+        if path and not os.access(path, os.X_OK):
+            return f"{option}: {path} is not executable; make it so, or correct the option"
+    return ""
+
+
 def _connected(target: Target, surroundings: Surroundings) -> Target:
     if not target.connection_from:
         return target
@@ -74,8 +85,8 @@ def _connected(target: Target, surroundings: Surroundings) -> Target:
     found = replace(target, connection=url)
     for problem in targets.problems_of_connection(found):
         option, _, text = problem.partition(": ")
-        here = f"{target.connection_from}: [{connection.GROUP}] " if option == connection.OPTION else ""
-        raise RefusedError(f"connection_from: {here}{option}: {text}" if here else problem)
+        here = f"connection_from: {target.connection_from}: [{connection.GROUP}] {option}: {text}"
+        raise RefusedError(here if option == connection.OPTION else problem)
     return found
 
 
@@ -84,13 +95,18 @@ def _judge(admitted: Admitted, surroundings: Surroundings) -> None:
     owners = frozenset({0, os.geteuid(), *((admitted.user.uid,) if admitted.user else ())})
     warn = surroundings.warn or surroundings.log
     for count, objection in enumerate(_objections(admitted, owners, surroundings)):
-        text = f"{objection} ([phases] trust)"
+        text = f"{objection} ([phases] trust); {_remedy(admitted)}"
         if surroundings.trust is TrustMode.ENFORCE:
             raise RefusedError(f"what it would execute is not to be trusted: {text}")
         if count == MOST_WARNINGS:
             warn(f"{admitted.name}: and there is more of that")
             return
         warn(f"{admitted.name}: what it executes is not to be trusted: {text}")
+
+
+def _remedy(admitted: Admitted) -> str:
+    user = f" or to {admitted.user.name}" if admitted.user else ""
+    return f"give it to root{user}, and take others' right to write (chown, chmod go-w)"
 
 
 def _objections(admitted: Admitted, owners: frozenset[int], surroundings: Surroundings) -> Iterator[str]:

@@ -53,7 +53,18 @@ def ask(order: Order, wanted: Sequence[Target], surroundings: Surroundings) -> t
     bridge = _Bridge(order, surroundings, mask)
     for group in _grouped(admitted, lambda each: (each.target.python, each.user)).values():
         results.update(bridge.carry_out(group))
+    if order.operation == protocol.STATUS:
+        for each in admitted:
+            results[each.name] = _with_missing_programs(each.target, results[each.name])
     return tuple(_migration_result(target.name, results[target.name], mask) for target in wanted)
+
+
+def _with_missing_programs(target: Target, result: Result) -> Result:
+    """Of a status: an upgrade comes to them only when it needs them, which may be late."""
+    missing = admission.missing_program(target)
+    if result.result != protocol.DONE or result.report.get("refusal") or not missing:
+        return result
+    return replace(result, report={**result.report, "refusal": missing})
 
 
 def _grouped(admitted: Iterable[Admitted], key: Callable[[Admitted], K]) -> dict[K, list[Admitted]]:
@@ -112,6 +123,7 @@ def _job(target: Target, step: LegacyStep | None) -> Job:
     return Job(
         name=target.name,
         connection=target.connection,
+        connection_option=_connection_option(target),
         alembic_config=target.alembic_config,
         alembic_location=target.alembic_location,
         migrate_repository=target.migrate_repository,
@@ -126,6 +138,10 @@ def _job(target: Target, step: LegacyStep | None) -> Job:
         legacy_here=_legacy_python(target) == os.path.normpath(target.python),
         legacy=step,
     )
+
+
+def _connection_option(target: Target) -> str:
+    return f"connection_from: {target.connection_from}" if target.connection_from else "connection"
 
 
 def _legacy_python(target: Target) -> str:
@@ -171,9 +187,9 @@ class _Bridge:
         return {name: _final(result) for name, result in results.items()}
 
     def _goes_on_after(self, result: Result) -> bool:
-        """Only upwards alembic comes after the legacy repository; else that was the end of the way."""
+        """Downwards the legacy repository is the end of the way; else alembic comes after it."""
         done = result.result in {protocol.DONE, protocol.UNCHANGED}
-        return done and self._order.operation == protocol.UPGRADE
+        return done and self._order.operation != protocol.DOWNGRADE
 
     def _legacy(self, behind: Sequence[Admitted], needs: Mapping[str, Result]) -> dict[Admitted, Result]:
         order = replace(self._order, operation=protocol.LEGACY)
@@ -190,12 +206,12 @@ class _Bridge:
         results: dict[str, Result] = {}
         rest = list(admitted)
         while rest and not self._stopped:
-            talk = Conversation([each.name for each in rest], self._log)
+            talk = Conversation([each.name for each in rest], self._log, self._warn)
             command = request.command(rest, self._surroundings.env)
             ended = self._surroundings.run(command, Lines(talk.line, LONGEST_ANSWER))
             self._stopped = ended.ending is Ending.STOPPED
             results.update(talk.results)
-            reason = _why(ended, request, command.timeout, talk.last)
+            reason = _why(ended, request, command.timeout, talk)
             outcome = protocol.STOPPED if self._stopped else protocol.FAILED
             lost = Result(outcome, message=reason, seconds=ended.seconds)
             for name in talk.lost(ended):
@@ -206,6 +222,9 @@ class _Bridge:
 
     def _log(self, line: str) -> None:
         self._surroundings.log(self._mask(line))
+
+    def _warn(self, line: str) -> None:
+        (self._surroundings.warn or self._surroundings.log)(self._mask(line))
 
 
 def _joined(first: Result, then: Result) -> Result:
@@ -240,18 +259,19 @@ def _final(result: Result) -> Result:
     return replace(result, result=protocol.FAILED, message=message)
 
 
-def _why(ended: Exit, request: _Request, timeout: float, last: str) -> str:
-    """Why there is no result, for the operator; ``last`` is what the worker said last."""
+def _why(ended: Exit, request: _Request, timeout: float, talk: Conversation) -> str:
+    """Why there is no result, for the operator."""
     if ended.ending is Ending.NOT_STARTED:
         return f"{request.option} {request.python}: {ended.detail or 'cannot be started'}; correct the option"
     if ended.ending is Ending.TIMEOUT:
         return f"not finished within {timeout:g} s; its worker was ended"
     if ended.ending is Ending.STOPPED:
         return "its worker was ended, since refresh-agent is stopping"
-    if request.user and (closed := _closed_to(request.user, request)):
-        return closed
-    how = f"was killed by signal {ended.status - 128}" if ended.status > 128 else f"ended with {ended.status}"
-    said = f"; it said last: {last}" if last else ""
+    said = f"; it said last: {talk.last}" if talk.last else ""
+    killed = ended.status > 128
+    if request.user and not talk.begun and not killed and (closed := _closed_to(request.user, request)):
+        return closed + said
+    how = f"was killed by signal {ended.status - 128}" if killed else f"ended with {ended.status}"
     return f"its worker ({request.python}) {how} without a result{said}"
 
 

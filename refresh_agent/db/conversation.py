@@ -29,11 +29,12 @@ _RESULTS = frozenset(
 class Conversation:
     """``last`` is what the worker said last that was no answer, ``running`` the target that it is at."""
 
-    def __init__(self, names: Sequence[str], log: Callable[[str], None]) -> None:
+    def __init__(self, names: Sequence[str], log: Callable[[str], None], warn: Callable[[str], None]) -> None:
         self.results: dict[str, Result] = {}
         self.last = ""
         self._names = names
         self._log = log
+        self._warn = warn
         self.running = ""
         self._told: set[str] = set()
 
@@ -50,6 +51,8 @@ class Conversation:
             self.running = ""
         elif event == "begin":
             self.running = name
+        elif event == "warning":
+            self._warn(f"{name}: {content}")
         elif event == "finishing":
             self._wait(f"{name}: {content}")
         else:
@@ -62,13 +65,18 @@ class Conversation:
             self._told.add(text)
             self._log(text)
 
+    @property
+    def begun(self) -> bool:
+        """Whether the worker has said a word of the protocol."""
+        return bool(self.running or self.results)
+
     def lost(self, ended: Exit) -> list[str]:
         """The targets that this worker's end has cost their result: the running one, or all if none began.
 
         All, too, when it was stopped or never ran: there is no use in asking again.
         """
         open_names = [name for name in self._names if name not in self.results]
-        if ended.ending in {Ending.STOPPED, Ending.NOT_STARTED} or not (self.running or self.results):
+        if ended.ending in {Ending.STOPPED, Ending.NOT_STARTED} or not self.begun:
             return open_names
         return [self.running] if self.running else open_names[:1]
 
@@ -82,7 +90,7 @@ def _answer(text: str, names: Sequence[str]) -> tuple[str, str, str | Result] | 
     if not isinstance(fields, dict) or fields.get("target") not in names:
         return None
     name, event = fields.pop("target"), fields.pop("event", None)
-    if event in {"begin", "step", "finishing"}:
+    if event in {"begin", "step", "warning", "finishing"}:
         return name, event, str(fields.get("message", ""))
     result = _result(fields)
     return (name, event, result) if result else None

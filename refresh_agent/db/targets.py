@@ -11,6 +11,7 @@ from refresh_agent.model import Target
 _URL = re.compile(r"^[A-Za-z][\w.]*(?:\+\w+)?://")
 _SQLITE = re.compile(r"^sqlite(?:\+\w+)?://", re.ASCII)
 _MYSQL = re.compile(r"^(?:mysql|mariadb)(?:\+\w+)?://", re.ASCII)
+_POSTGRES = re.compile(r"^postgres(?:\+\w+)?://", re.ASCII)
 _REVISION = re.compile(r"^[\w.]+$", re.ASCII)
 _MOVING = {"head", "heads", "current"}
 """alembic's names for "wherever it ends": a legacy version cannot equal that for long. "base" stays where it
@@ -76,6 +77,8 @@ def _url_problems(connection: str) -> Iterator[str]:
     """Never repeats the connection: it holds a password."""
     if not _URL.match(connection):
         yield "connection: not a database URL; it begins with a dialect, as in postgresql+psycopg2://"
+    elif _POSTGRES.match(connection):
+        yield "connection: there is no dialect postgres; write postgresql:// in place of postgres://"
     elif _SQLITE.match(connection):
         path = _SQLITE.sub("", connection).partition("?")[0].removeprefix("/").removeprefix("file:")
         if not path.startswith("/"):

@@ -6,6 +6,7 @@ writable by nobody else; a sticky directory of root's, such as /tmp, is accepted
 replace what is not theirs.
 """
 
+import contextlib
 import os
 import re
 import stat
@@ -111,7 +112,7 @@ class Trust:
         except OSError as error:
             return f"{path}: {reason(error)}", False
         if status.st_uid not in self.owners:
-            return f"{path} is owned by user {status.st_uid}", False
+            return f"{path} is owned by user {status.st_uid}{_name_of_user(status.st_uid)}", False
         if writers := _others_who_may_write(status):
             return f"{path} is writable by {writers}", False
         if stat.S_ISDIR(status.st_mode):
@@ -126,7 +127,23 @@ def _others_who_may_write(status: os.stat_result) -> str:
         return ""
     if status.st_mode & stat.S_IWOTH:
         return "everybody"
-    return f"group {status.st_gid}" if status.st_mode & stat.S_IWGRP else ""
+    return f"group {status.st_gid}{_name_of_group(status.st_gid)}" if status.st_mode & stat.S_IWGRP else ""
+
+
+def _name_of_user(uid: int) -> str:
+    import pwd  # noqa: PLC0415 - only for what is refused
+
+    with contextlib.suppress(KeyError):
+        return f" ({pwd.getpwuid(uid).pw_name})"
+    return ""
+
+
+def _name_of_group(gid: int) -> str:
+    import grp  # noqa: PLC0415 - as above
+
+    with contextlib.suppress(KeyError):
+        return f" ({grp.getgrgid(gid).gr_name})"
+    return ""
 
 
 def of_this_process() -> Trust:

@@ -327,8 +327,11 @@ class TestTheLock:
             file.write("Locked by pid==4711 at some time\n")
             file.flush()
             ended = node.once()
+            told = json.loads(node.once("--json").stdout)
         assert (ended.returncode, node.ran()) == (11, [])
         assert "pid==4711" in ended.stderr
+        assert (told["exit_code"], told["run"], told["action"]) == (11, None, None)
+        assert "pid==4711" in told["summary"]
         assert node.once().returncode == 0
 
     def test_tells_pid_and_start_time_while_held_and_is_not_inherited(self, node: Node) -> None:

@@ -312,6 +312,11 @@ def test_command_that_fails(option: str, message: str, take: Take, shop: pathlib
         take(shop, option)
 
 
+def test_what_a_command_makes_is_for_its_user_alone(take: Take, shop: pathlib.Path) -> None:
+    take(f"sqlite:///{shop}", "/bin/cp --no-preserve=mode {file} {file}.copy")
+    assert pathlib.Path(f"{shop}.copy").stat().st_mode & 0o777 == 0o600
+
+
 def test_builtin_is_for_sqlite_only(take: Take) -> None:
     with pytest.raises(
         TargetError, match="backup = builtin of the target shop is for SQLite only; name a command"

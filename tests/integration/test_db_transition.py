@@ -398,7 +398,7 @@ def test_a_legacy_script_that_loses_the_database(
     target = replace(shop_target(path, python, legacy_python), migrate_repository=str(shop_tree / "legacy"))
     result = db_bridge.upgrade_one(target)
     assert (result.outcome, result.before, result.after) == (FAILED, "migrate 2", "")
-    assert result.message.endswith("2 -> 3 failed: RuntimeError: lost it")
+    assert result.message.endswith("2 -> 3 failed: RuntimeError: lost it (003_invoices.py, line 4)")
     assert not path.exists()
 
 
@@ -428,8 +428,8 @@ def test_a_legacy_script_that_fails(
     result = db_bridge.upgrade_one(target)
     assert (result.outcome, result.before, result.after) == (FAILED, "migrate 1", "migrate 2")
     assert result.message == (
-        "shop: sqlalchemy-migrate upgrade 2 -> 3 failed: RuntimeError: the third script is broken;"
-        " nothing of it remains"
+        "shop: sqlalchemy-migrate upgrade 2 -> 3 failed: RuntimeError: the third script is broken"
+        " (003_invoices.py, line 4); nothing of it remains"
     )
 
 

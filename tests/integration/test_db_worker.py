@@ -129,7 +129,8 @@ def test_database_in_memory(connection: str, shop: Target, db_bridge: Bridge) ->
 
 def test_not_a_url(shop: Target, db_bridge: Bridge) -> None:
     result = db_bridge.upgrade_one(replace(shop, connection="shop, please"))
-    assert "connection is not a database URL" in result.message
+    assert result.outcome is MigrationOutcome.REFUSED
+    assert result.message.startswith("shop: connection: not a database URL; write dialect://")
 
 
 @pytest.mark.parametrize("world", ["modern", "legacy"])
@@ -203,7 +204,10 @@ def test_env_py_that_calls_sys_exit(make_tree: MakeTree, target: MakeTarget, db_
     tree = make_tree("depot")
     tree.env.write_text("import sys\nsys.exit('not today')\n")
     result = db_bridge.upgrade_one(target(tree))
-    assert (result.outcome, result.message) == (MigrationOutcome.FAILED, "depot: SystemExit: not today")
+    assert (result.outcome, result.message) == (
+        MigrationOutcome.FAILED,
+        "depot: SystemExit: not today (env.py, line 2)",
+    )
 
 
 def test_env_py_that_runs_nothing(make_tree: MakeTree, target: MakeTarget, db_bridge: Bridge) -> None:

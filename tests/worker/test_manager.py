@@ -287,3 +287,55 @@ def test_what_a_failed_version_of_the_repository_leaves(manager: Manager, trees:
         again = manager.upgrade()
     assert again.after == HEAD, again
     assert manager.tables() == ALL
+
+
+# --- what an attack found --------------------------------------------------------------------------------
+
+
+def test_an_alembic_revision_that_looks_like_a_version_comes_first(manager: Manager, trees: Trees) -> None:
+    """Else a downgrade to it would go down to that version, and take the repository's tables along."""
+    trees.revision("0002", "c3d4e5")
+    trees.revision("0003", "0002")
+    assert manager.upgrade().after == "alembic 0003"
+    assert manager.downgrade("0002").after == "alembic 0002"
+    assert manager.tables() >= ALL
+    assert manager.downgrade("2").after == "migrate 2"
+
+
+@pytest.mark.parametrize("revision", ["-3", "a1b2c3", "-2"])
+def test_alembic_never_goes_below_what_a_legacy_version_equals(manager: Manager, revision: str) -> None:
+    """Its first revision would drop the tables of the repository, whose version table would not know."""
+    mapped = manager.only(legacy_versions=((3, "b2c3d4"),))
+    assert manager.upgrade("3").ok
+    assert mapped.upgrade().after == HEAD
+    result = mapped.downgrade(revision)
+    assert result.outcome is MigrationOutcome.REFUSED, result
+    assert "b2c3d4, which legacy version 3 equals; name a version of the repository" in result.message
+    assert mapped.tables() == LEGACY | {"alembic_c3d4e5"}
+    assert mapped.downgrade("-1").after == "alembic b2c3d4"
+
+
+def test_base_goes_through_the_repository_even_without_its_version_table(manager: Manager) -> None:
+    assert manager.upgrade().ok
+    manager.database.execute("DROP TABLE migrate_version")
+    assert manager.downgrade("base").after == "migrate 0"
+    assert not manager.tables()
+
+
+def test_a_stamp_that_cannot_be_written_takes_nothing_back(manager: Manager, tmp_path: pathlib.Path) -> None:
+    assert manager.upgrade().ok
+    broken = manager.only(legacy_python=str(tmp_path / "nowhere"))
+    assert broken.stamp("2").outcome is MigrationOutcome.FAILED
+    assert manager.version() == HEAD
+    assert manager.stamp("2").after == "migrate 2"
+
+
+def test_several_version_tables_in_one_env_are_refused(manager: Manager, trees: Trees) -> None:
+    env = trees.location / "env.py"
+    text = env.read_text()
+    again = text.replace("connection=connection", "connection=connection, version_table='second'")
+    env.write_text(text + again)
+    result = manager.upgrade()
+    assert result.outcome is MigrationOutcome.FAILED
+    assert "2 version tables (alembic_version, second); give each a target of its own" in result.message
+    assert not manager.tables()

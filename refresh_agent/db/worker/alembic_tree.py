@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -22,10 +21,12 @@ from alembic.script import Script, ScriptDirectory
 from alembic.util import to_tuple
 from sqlalchemy.engine import Connection
 
+from . import alembic_ini
 from .database import OWN_TABLES, SQLITE, Database
 from .faults import TargetError, foreign
 from .ledger import Step
 from .protocol import Job
+from .sessions import place
 
 Heads = tuple[str, ...]
 Steps = Callable[[Heads, MigrationContext], Iterable[MigrationStep]]
@@ -51,15 +52,15 @@ class Tree:
         self._version_table: dict[str, Any] = {}
 
     def look(self) -> tuple[Heads, str]:
-        """Return the database's heads and the version table's name, as env.py has it; writes nothing.
+        """Return the database's heads and the version table with its schema, as env.py has it; never writes.
 
         env.py is asked, since it may choose another version table: several services can share a database.
         """
-        seen: list[Heads] = []
+        seen: dict[tuple[str, str], Heads] = {}
 
         def note(heads: Heads, context: MigrationContext) -> Iterable[MigrationStep]:
-            seen.append(heads)
             self._refuse_another_database(context)
+            seen[context.version_table_schema or "", context.version_table] = heads
             self._version_table = {
                 "version_table": context.version_table,
                 "version_table_schema": context.version_table_schema,
@@ -69,22 +70,24 @@ class Tree:
         self.run_env(note, dont_mutate=True)
         if not seen:
             raise TargetError("its env.py does not call context.run_migrations()")
-        return seen[-1], str(self._version_table["version_table"])
+        if len(seen) > 1:
+            tables = ", ".join(table for _, table in seen)
+            raise TargetError(
+                f"its env.py has {len(seen)} version tables ({tables}); give each a target of its own, with"
+                " an env.py that migrates only that one"
+            )
+        ((schema, table), found) = next(iter(seen.items()))
+        return found, f"{schema}.{table}" if schema else table
 
     def _refuse_another_database(self, context: MigrationContext) -> None:
         """The lock and the ledger are where ``connection`` leads to; the migration must be there too."""
         if context.connection is None:
             return
-        theirs, ours = context.connection.engine.url, self._database.url
-        same_file = self._database.file and os.path.realpath(theirs.database or "") == os.path.realpath(
-            ours.database or ""
-        )
-        if theirs.get_backend_name() != ours.get_backend_name() or (
-            theirs.database != ours.database and not same_file
-        ):
+        theirs, ours = place(context.connection.engine.url), place(self._database.url)
+        if theirs != ours:
             raise TargetError(
-                f"its env.py works on the database {theirs.database!r}, but connection names"
-                f" {ours.database!r}; let env.py use sqlalchemy.url, or correct connection"
+                f"its env.py works on {_shown(theirs)}, but connection leads to {_shown(ours)}; let env.py"
+                " use sqlalchemy.url, or correct connection"
             )
 
     def heads(self) -> Heads:
@@ -127,9 +130,13 @@ class Tree:
         """Whether alembic has something to run on the way up from ``start`` to ``revision``."""
         return bool(foreign(lambda: self._up(start, revision)))
 
-    def is_below(self, start: Heads, revision: str) -> bool:
-        """Whether alembic has something to take back on the way down from ``start`` to ``revision``."""
-        return bool(foreign(lambda: self._down(start, revision)))
+    def has_id(self, revision: str) -> bool:
+        """Whether the tree has a revision of exactly that identifier."""
+        try:
+            found: Script | None = foreign(lambda: self.script.get_revision(revision))
+        except TargetError:
+            return False
+        return bool(found and found.revision == revision)
 
     def has_applied(self, heads: Heads, revision: str) -> bool:
         """Whether a database at ``heads`` has had that revision."""
@@ -242,6 +249,13 @@ def _without_our_tables(theirs: Callable[..., bool] | None) -> Callable[..., boo
     return include
 
 
+def _shown(place: tuple[str, str, str, str]) -> str:
+    backend, host, port, name = place
+    return (
+        f"the database {name!r} ({backend}{f' on {host}' if host else ''}{f', port {port}' if port else ''})"
+    )
+
+
 def _step(step: Any) -> Step:
     """Alembic's step as the ledger and the log have it."""
     text = str(step).replace("upgrade  ->", f"upgrade {BASE} ->")
@@ -280,9 +294,7 @@ def _obstacle(find_way: Callable[[], object], start: Heads, revision: str) -> st
 
 
 def _config(job: Job, database: Database) -> Config:
-    if job.alembic_config and not os.path.isfile(job.alembic_config):
-        raise TargetError(f"alembic_config {job.alembic_config} does not exist")
-    config = Config(job.alembic_config or None)
+    config = alembic_ini.read(job.alembic_config)
     if job.alembic_location:
         config.set_main_option("script_location", job.alembic_location.replace("%", "%%"))
     config.set_main_option("sqlalchemy.url", database.connection.replace("%", "%%"))

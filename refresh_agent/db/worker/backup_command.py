@@ -20,6 +20,9 @@ from .stopping import Stopping
 GRACE = 5.0
 """Seconds between TERM and KILL."""
 
+PRIVATE = 0o077
+"""The command's umask: a dump is for nobody else's eyes, as little as the database."""
+
 LINE_LIMIT = 4096
 """Bytes; a longer line is cut into several."""
 
@@ -45,6 +48,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=PRIVATE,
         )
     except OSError as error:
         raise TargetError(f"backup: {command[0]} cannot be run: {error.strerror or error}") from error

@@ -61,7 +61,10 @@ def _checked(look: Look, seen: Seen) -> tuple[list[Problem], list[str]]:
     heads = set(foreign(look.tree.script.get_heads))
     if set(seen.found.heads) != heads:
         return problems, ["drift: the database is not at the tree's head"]
-    return problems + [Problem(DRIFT, text) for text in _drift(look)], []
+    found = _drift(look)
+    if found is None:
+        return problems, ["drift: its env.py offers no target_metadata"]
+    return problems + [Problem(DRIFT, text) for text in found], []
 
 
 def _dirty(look: Look, seen: Seen) -> Iterator[Problem]:
@@ -154,8 +157,8 @@ def _digest(files: Iterable[str]) -> str:
     return content.hexdigest()
 
 
-def _drift(look: Look) -> list[str]:
-    """What models and database do not agree on; nothing if env.py offers no models."""
+def _drift(look: Look) -> list[str] | None:
+    """What models and database do not agree on; None if env.py offers no models."""
     tree = look.tree
     wanted = RevisionContext(tree.config, tree.script, dict(drift.ARGUMENTS))
     compared: list[bool] = []
@@ -168,7 +171,7 @@ def _drift(look: Look) -> list[str]:
 
     tree.run_env(compare, dont_mutate=True, template_args=wanted.template_args)
     if not compared:
-        return []
+        return None
     ignored = OWN_TABLES | {look.repository.version_table}
     return [
         text

@@ -32,7 +32,7 @@ class Course:
         """Write down what is about to begin, before any connection of the migration is open."""
         if self._resumed is None:
             self._ledger.begin(first)
-        elif self._resumed.step.text != first.text:
+        elif _which(self._resumed.step) != _which(first):
             raise TargetError(
                 f"what stopped half-way is {self._resumed.step.text}, but what would run now is {first.text};"
                 " resume with the revision that was wanted then"
@@ -52,11 +52,21 @@ class Course:
     def applied(self, connection: Connection, step: Step, following: Step | None) -> None:
         """It has run: the ledger says so in the same transaction."""
         self._ledger.applied(connection, step, following)
+        if connection.dialect.name in {"mysql", "mariadb"}:
+            # Its DDL has committed all along. Now the version is kept too, whatever transaction env.py is in.
+            connection.connection.commit()
         self.done.append(step)
         self.running = None
 
-    def take_back(self, unfinished: Unfinished | None) -> None:
-        """A failure takes back more than one step if env.py has a transaction around all of them."""
+    def take_back(self, unfinished: Unfinished | None) -> int:
+        """A failure takes back more than one step if env.py has a transaction around all; how many more."""
+        before = len(self.done)
         texts = [step.text for step in self.done]
         if unfinished is not None and unfinished.step.text in texts:
             del self.done[texts.index(unfinished.step.text) :]
+        return before - len(self.done)
+
+
+def _which(step: Step) -> tuple[str, str, bool]:
+    """What makes it the same step: its title may have been corrected since."""
+    return step.engine, step.revision, step.down

@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
-from .faults import TargetError, foreign, missing_driver
+from .faults import BadConnectionError, NoConnectionError, foreign, missing_driver
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Database:
             self.url = _with_driver(make_url(connection))
         except (ArgumentError, ValueError):
             # SQLAlchemy's text repeats what it could not parse, so nobody knows where its password is.
-            raise TargetError(
-                "connection is not a database URL: dialect://user:password@host/database"
+            raise BadConnectionError(
+                "not a database URL; write dialect://user:password@host/database"
             ) from None
         self.backend = _backend(self.url)
         self.file = _file(self.url)
@@ -66,7 +66,7 @@ class Database:
     def _check_file(self) -> None:
         """SQLite would create the file, and a typing error would pass for a new database."""
         if self.file and not os.path.exists(self.file):
-            raise TargetError(
+            raise NoConnectionError(
                 f"the database file {self.file} does not exist; correct connection, or create an empty file"
                 " if a new database is wanted"
             )
@@ -105,8 +105,9 @@ def _with_driver(url: URL) -> URL:
 def _backend(url: URL) -> str:
     name = url.get_backend_name()
     if name not in _BACKENDS:
-        raise TargetError(
-            f"connection: {name} is not supported; it can be SQLite, PostgreSQL, or MariaDB or MySQL"
+        hint = "; write postgresql:// in place of postgres://" if name == "postgres" else ""
+        raise BadConnectionError(
+            f"{name} is not supported; it can be SQLite, PostgreSQL, or MariaDB or MySQL{hint}"
         )
     return _BACKENDS[name]
 
@@ -126,5 +127,5 @@ def _file(url: URL) -> str:
     if file.startswith("file:"):
         file = unquote(urlsplit(file).path)
     if file in {"", ":memory:"}:
-        raise TargetError("connection names no database file: sqlite:////absolute/path")
+        raise BadConnectionError("names no database file: sqlite:////absolute/path")
     return file

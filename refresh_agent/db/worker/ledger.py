@@ -6,24 +6,33 @@ a row that is found open belongs to a step that did not come to its end, and say
 
 from __future__ import annotations
 
-import datetime
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from sqlalchemy import Column, Integer, MetaData, String, Table, Text, func, insert, inspect, select, update
+from sqlalchemy import Table, column, delete, func, insert, inspect, select, update
+from sqlalchemy import table as lightweight
 from sqlalchemy.engine import Connection, Engine
 
 from .database import SQLITE, Database, make_transactional
-from .faults import TargetError, foreign, one_line
+from .faults import TargetError, foreign
 from .following import Follower, Kept
+from .ledger_table import (
+    IN_ASCII,
+    TABLE,
+    cause_of,
+    has_failed,
+    kept_text,
+    ledger_table,
+    now,
+    read_text,
+    without_data,
+)
 from .locks import Holder
-from .resume import Resumption
-from .statements import Entry, is_several, shown
-
-TABLE = "refresh_agent_ledger"
+from .resume import Half, Resumption
+from .sessions import place
+from .statements import Entry, shown
 
 ALEMBIC = "alembic"
 BACKUP = "backup"
@@ -34,13 +43,12 @@ APPLIED = "applied"
 UNDONE = "undone"
 GIVEN_UP = "given up"
 
-_LOST = frozenset({2006, 2013, 2014, 2055})
-"""MariaDB's client: the connection broke, so nobody has heard what became of the statement."""
+_MARK = "mark"
+"""A row beside a step's, of something that may be permanent; see ``following`` and ``beside``."""
+_MARKS = 1000
+"""So many a step; their ids are negative."""
 
-
-_VALUES = re.compile(r"\b(entry|value:?|near) '.*?'(?= for | at line |$)")
-_HIDDEN = r"\1 …"
-"""Where MariaDB's messages hold data, or the statement with its parameters in it."""
+_TRANSACTIONAL = frozenset({"innodb", "rocksdb", "tokudb", "ndbcluster", "xtradb", "spider", "sequence", ""})
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ class Unfinished:
 
     ``kept``: the changes that are permanent. ``current``: the one that was begun last, if nobody knows what
     became of it. ``failed`` and ``error``: the statement that failed, or was the last before something else
-    failed, and why.
+    failed, and why. ``session``: see ``following.Kept``. ``unseen``: what else is permanent, for people.
     """
 
     step: Step
@@ -71,11 +79,13 @@ class Unfinished:
     failed: str = ""
     error: str = ""
     begun_at: str = ""
+    session: str = ""
+    unseen: str = ""
 
     @property
     def dirty(self) -> bool:
         """Whether a part of it is permanent, or may be."""
-        return bool(self.kept or self.current)
+        return bool(self.kept or self.current or self.unseen)
 
 
 class Ledger:
@@ -89,6 +99,7 @@ class Ledger:
         self._row = 0
         self._follower: Follower | None = None
         self._found_table: Table | None = None
+        self._place = place(database.url)
 
     def unfinished(self) -> Unfinished | None:
         """The step that is open; None too when there is no ledger."""
@@ -97,6 +108,10 @@ class Ledger:
     def checksums(self, engine: str = ALEMBIC) -> dict[str, str]:
         """The checksums that the scripts of the applied revisions had."""
         return self._asked(lambda connection: self._checksums(connection, engine)) or {}
+
+    def at_base(self) -> bool:
+        """Whether a stamp of base, or a downgrade, was done last: without a head, no table is ours then."""
+        return bool(self._asked(self._at_base))
 
     def backup_since(self, moment: str) -> str:
         """The backup of this run, or one made since ``moment`` after which nothing was done; "" if none."""
@@ -117,7 +132,7 @@ class Ledger:
 
     def begin(self, step: Step) -> None:
         """Open the first step's row, before any connection of the migration is open."""
-        self._on_its_own(lambda connection: self._open(connection, step))
+        self._on_its_own(lambda connection: self._begin(connection, step))
 
     @contextmanager
     def following(
@@ -138,7 +153,9 @@ class Ledger:
         resumption = None
         if resumed is not None:
             done = tuple(Entry.parse(text) for text in resumed.kept)
-            resumption = Resumption(done, resumed.current, self._mask, say)
+            half = Half(done, resumed.current, resumed.session, resumed.unseen)
+            half.check()
+            resumption = Resumption(half, self._mask, say)
         self._follower = follower = Follower(connection, _Notes(self, self._row), resumption)
         follower.start()
         try:
@@ -151,12 +168,14 @@ class Ledger:
 
         Raises TargetError if it was resumed, but did not do what it had done before.
         """
-        del step
         if self._follower is not None:
             self._follower.finish()
+            self._follower.applied(connection)
             self._follower = None
         table = self._table(connection)
-        self.run(connection, self._closing(table, APPLIED).where(table.c.id == self._row))
+        # What was resumed may have been repaired: its script is another one than when it began.
+        closed = self._closing(table, APPLIED).values(step=kept_text(step.text), checksum=step.checksum)
+        self.run(connection, closed.where(table.c.id == self._row))
         self._row = 0
         if following is not None:
             self._open(connection, following)
@@ -173,6 +192,7 @@ class Ledger:
         def close(connection: Connection) -> None:
             table = self._table(connection)
             self.run(connection, self._closing(table, state).where(*self._is_open(table)))
+            self.run(connection, delete(table).where(table.c.id < 0))
 
         self._on_its_own(close)
         self._row = 0
@@ -214,6 +234,33 @@ class Ledger:
         rows = self.run(connection, select(table.c.kept).where(table.c.id == row))
         return Kept.parse(rows[0][0]) if rows else Kept()
 
+    def mark(self, connection: Connection, mark: int, text: str) -> None:
+        """``mark`` is the new row's id."""
+        values = self._values(Step(_MARK, "", "", "", ""), _MARK) | {"failed": kept_text(text)}
+        self.run(connection, insert(self._table(connection)).values(id=mark, **values))
+
+    def unmark(self, connection: Connection, mark: int) -> None:
+        table = self._table(connection)
+        self.run(connection, delete(table).where(table.c.id == mark))
+
+    def mark_alone(self, mark: int, text: str) -> None:
+        self._on_its_own(lambda connection: self.mark(connection, mark, text))
+
+    def concerns(self, connection: Connection) -> bool:
+        """Whether it leads to the target's database, and is not the worker's own."""
+        if connection.get_execution_options().get("refresh_agent_own"):
+            return False
+        return place(connection.engine.url) == self._place
+
+    def without_transactions(self, connection: Connection, name: str) -> str:
+        """The storage engine of a table, on MariaDB, if it has no transactions; else ""."""
+        columns: list[Any] = [column(text) for text in ("ENGINE", "TABLE_NAME", "TABLE_SCHEMA")]
+        tables = lightweight("TABLES", *columns, schema="information_schema")
+        there = (tables.c["TABLE_NAME"] == name, tables.c["TABLE_SCHEMA"] == func.database())
+        rows = self.run(connection, select(tables.c.ENGINE).where(*there))
+        engine = str(rows[0][0] or "") if rows else ""
+        return "" if engine.lower() in _TRANSACTIONAL else engine
+
     def nothing(self, connection: Connection) -> str:
         """An UPDATE of no row: every driver takes that in every way."""
         table = connection.dialect.identifier_preparer.format_table(self._table(connection))
@@ -223,22 +270,30 @@ class Ledger:
     def backend(self) -> str:
         return self._database.backend
 
+    def _begin(self, connection: Connection, step: Step) -> None:
+        table = self._table(connection)
+        self.run(connection, delete(table).where(table.c.id < 0))
+        self._open(connection, step)
+
     def _open(self, connection: Connection, step: Step) -> None:
         self._row = self._insert(connection, step, BEGUN)
 
     def _insert(self, connection: Connection, step: Step, state: str) -> int:
         """The id of the new row. Only who has the lock writes, so the greatest one stays."""
         table = self._table(connection)
-        row = 1 + int(self.run(connection, select(func.max(table.c.id)))[0][0] or 0)
-        now = _now()
-        values = {
-            "id": row,
+        row = 1 + max(0, int(self.run(connection, select(func.max(table.c.id)))[0][0] or 0))
+        self.run(connection, insert(table).values(id=row, **self._values(step, state)))
+        return row
+
+    def _values(self, step: Step, state: str) -> dict[str, Any]:
+        moment = now()
+        return {
             "scope": self._scope,
             "engine": step.engine,
             "direction": "down" if step.down else "up",
-            "step": step.text,
-            "previous": step.previous,
-            "revision": step.revision,
+            "step": kept_text(step.text),
+            "previous": kept_text(step.previous),
+            "revision": kept_text(step.revision),
             "checksum": step.checksum,
             "state": state,
             "kept": "",
@@ -247,11 +302,9 @@ class Ledger:
             "host": self._mine.host,
             "pid": self._mine.pid,
             "run": self._mine.run,
-            "begun_at": now,
-            "ended_at": "" if state == BEGUN else now,
+            "begun_at": moment,
+            "ended_at": "" if state == BEGUN else moment,
         }
-        self.run(connection, insert(table).values(**values))
-        return row
 
     # --- on connections of its own -------------------------------------------------------------------------
 
@@ -285,13 +338,17 @@ class Ledger:
     def _open_row(self, connection: Connection) -> Mapping[str, Any] | None:
         table = self._table(connection)
         rows = self.run(connection, select(*table.c).where(*self._is_open(table)).order_by(table.c.id.desc()))
-        return dict(zip((column.name for column in table.c), rows[0])) if rows else None
+        if not rows:
+            return None
+        found = dict(zip((column.name for column in table.c), rows[0]))
+        return found | {name: read_text(found[name]) for name in IN_ASCII}
 
     def _unfinished(self, connection: Connection) -> Unfinished | None:
         row = self._open_row(connection)
         if row is None:
             return None
         kept = Kept.parse(row["kept"])
+        unseen = self._unseen(connection, int(row["id"]))
         down = row["direction"] == "down"
         step = Step(row["engine"], row["previous"], row["revision"], row["checksum"], row["step"], down)
         holder = Holder(row["host"], row["pid"], row["run"], self._mine.target, row["begun_at"])
@@ -299,11 +356,20 @@ class Ledger:
             step,
             holder,
             tuple(map(str, kept.done)),
-            kept.current,
+            kept.current or unseen,
             row["failed"],
             row["error"],
             row["begun_at"],
+            kept.session,
+            unseen,
         )
+
+    def _unseen(self, connection: Connection, row: int) -> str:
+        """What the marks of a step say that are there although the step has not come to its end."""
+        table = self._table(connection)
+        its_own = table.c.id.between(-(row + 1) * _MARKS + 1, -row * _MARKS)
+        rows = self.run(connection, select(table.c.failed).where(its_own).order_by(table.c.id.desc()))
+        return read_text(rows[0][0]) if rows else ""
 
     def _checksums(self, connection: Connection, engine: str) -> dict[str, str]:
         table = self._table(connection)
@@ -314,11 +380,19 @@ class Ledger:
             .order_by(table.c.id),
         )
         found: dict[str, str] = {}
-        for revision, checksum, direction in rows:
+        for kept_revision, checksum, direction in rows:
+            revision = read_text(kept_revision)
             found[revision] = checksum
             if direction == "down":
                 del found[revision]
         return found
+
+    def _at_base(self, connection: Connection) -> bool:
+        table = self._table(connection)
+        done = (table.c.scope == self._scope, table.c.state == APPLIED, table.c.engine != BACKUP)
+        columns = (table.c.engine, table.c.revision, table.c.direction)
+        rows = self.run(connection, select(*columns).where(*done).order_by(table.c.id.desc()).limit(1))
+        return bool(rows) and ((rows[0][0], rows[0][1]) == (STAMP, "base") or rows[0][2] == "down")
 
     def _backup_since(self, connection: Connection, moment: str) -> str:
         table = self._table(connection)
@@ -328,7 +402,7 @@ class Ledger:
         good = [row for row in rows if row[0] == BACKUP and row[2] == self._mine.run]
         if rows and rows[0][0] == BACKUP and rows[0][3] >= moment:
             good = [rows[0]]
-        return str(good[0][1]) if good else ""
+        return read_text(good[0][1]) if good else ""
 
     def _write_failure(
         self, connection: Connection, step: Step, error: BaseException, follower: Follower | None
@@ -336,21 +410,25 @@ class Ledger:
         row = self._open_row(connection)
         if row is None:
             return
-        cause = _cause(error)
+        cause = cause_of(error)
         statement = getattr(cause, "statement", None) or (follower.last if follower else "")
-        text = shown(self._mask(_without_data(cause)))
-        if row["step"] != step.text:
+        text = shown(self._mask(without_data(cause)))
+        if (row["engine"], row["revision"], row["direction"]) != (
+            step.engine,
+            step.revision,
+            "down" if step.down else "up",
+        ):
             # env.py has one transaction around all: this step's row was rolled back, too.
             text = f"{step.text}: {text}"
         kept = Kept.parse(row["kept"])
         if follower is not None and follower.written == row["kept"] != "":
             kept = follower.kept
-        if kept.current and kept.current == self.shown(statement) and _has_failed(cause, statement):
-            kept = Kept(kept.done)
+        if kept.current and kept.current == self.shown(statement) and has_failed(cause, statement):
+            kept = replace(kept, current="")
         table = self._table(connection)
         values = {
-            "failed": self.shown(statement),
-            "error": text,
+            "failed": kept_text(self.shown(statement) if statement else row["failed"]),
+            "error": kept_text(text),
             "kept": kept.as_text() if kept != Kept() else "",
         }
         self.run(connection, update(table).values(**values).where(table.c.id == row["id"]))
@@ -366,13 +444,13 @@ class Ledger:
         return table.c.scope == self._scope, table.c.state == BEGUN
 
     def _closing(self, table: Table, state: str) -> Any:
-        return update(table).values(state=state, ended_at=_now())
+        return update(table).values(state=state, ended_at=now())
 
     def _table(self, connection: Connection) -> Table:
         """With its schema: env.py may set another search_path, or USE another database."""
         if self._found_table is None:
             schema = None if self.backend == SQLITE else connection.dialect.default_schema_name
-            self._found_table = _table(schema)
+            self._found_table = ledger_table(schema)
         return self._found_table
 
 
@@ -383,6 +461,8 @@ class _Notes:
         self.backend = ledger.backend
         self.shown = ledger.shown
         self.nothing = ledger.nothing
+        self.concerns = ledger.concerns
+        self.without_transactions = ledger.without_transactions
         self._ledger = ledger
         self._row = row
 
@@ -392,53 +472,14 @@ class _Notes:
     def read(self, connection: Connection) -> Kept:
         return self._ledger.read_kept(connection, self._row)
 
+    def mark(self, connection: Connection, number: int, text: str) -> None:
+        self._ledger.mark(connection, self._id(number), text)
 
-def _table(schema: str | None) -> Table:
-    # With a length, MariaDB makes of TEXT what holds so much. LONGTEXT would bring its whole dialect along: a
-    # tenth of the time of a worker that has nothing to do.
-    longest = Text(2**32 - 1)
-    long_text = Text().with_variant(longest, "mysql").with_variant(longest, "mariadb")
-    texts = ("step", "previous", "kept", "failed", "error")
-    names = {"scope": 255, "engine": 16, "direction": 8, "revision": 255, "checksum": 64, "state": 16}
-    names |= {"host": 255, "run": 64, "begun_at": 32, "ended_at": 32}
-    return Table(
-        TABLE,
-        MetaData(),
-        Column("id", Integer, primary_key=True, autoincrement=False),
-        *(Column(name, String(length), nullable=False) for name, length in names.items()),
-        *(Column(name, long_text, nullable=False) for name in texts),
-        Column("pid", Integer, nullable=False),
-        schema=schema,
-    )
+    def unmark(self, connection: Connection, number: int) -> None:
+        self._ledger.unmark(connection, self._id(number))
 
+    def mark_alone(self, number: int, text: str) -> None:
+        self._ledger.mark_alone(self._id(number), text)
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The database's error, if there is one behind this one."""
-    found: BaseException | None = error
-    while found is not None:
-        if getattr(found, "statement", None):
-            return found
-        found = found.__cause__
-    return error
-
-
-def _without_data(error: BaseException) -> str:
-    """What went wrong, on one line. Behind its first line PostgreSQL shows the statement and rows."""
-    original = getattr(error, "orig", None)
-    if original is None:
-        return one_line(error)
-    lines = str(original).strip().splitlines()
-    return f"{type(original).__name__}: {_VALUES.sub(_HIDDEN, lines[0] if lines else '')}"
-
-
-def _has_failed(error: BaseException, statement: str) -> bool:
-    """Whether the server itself says that nothing of the statement has happened."""
-    original = getattr(error, "orig", None)
-    code = original.args[0] if original is not None and original.args else None
-    if original is None or getattr(error, "connection_invalidated", False) or is_several(statement):
-        return False
-    return not (isinstance(code, int) and code in _LOST)
+    def _id(self, number: int) -> int:
+        return -self._row * _MARKS - number

@@ -15,9 +15,9 @@ from . import locks, prelude, protocol, repository, sessions
 from .course import Course
 from .database import OWN_TABLES, Database
 from .faults import TargetError, foreign
-from .ledger import APPLIED, UNDONE, Ledger, Step
+from .ledger import APPLIED, GIVEN_UP, UNDONE, Ledger, Step
 from .legacy_session import one_transaction
-from .outcome import change_report, dirty_text, failed, has_run, interrupted_text
+from .outcome import change_report, dirty_text, failed, has_run, interrupted_text, resumes
 from .prelude import MIGRATE
 from .protocol import DOWN, NO_VERSION, STAMP, UP, LegacyStep, Result
 from .repository import Repository
@@ -64,8 +64,12 @@ class _Half:
             return self._result(protocol.REFUSED, before, refusal)
         try:
             if not self._is_done():
-                prelude.make_ready(self._task, self._database, self._ledger, before)
+                self._ledger.prepare()
+                if self._step.direction != STAMP:
+                    prelude.back_up(self._task, self._database, self._ledger, before)
                 bring(self._database, self._repository, self._step, self._course, self._ledger)
+            if self._step.direction == STAMP:
+                self._ledger.settle(GIVEN_UP)
         except TargetError as fault:
             result, message = failed(self._task, self._course, self._ledger, fault)
             return self._result(result, before, message)
@@ -79,20 +83,22 @@ class _Half:
         if at is None:
             contents = self._database.contents(self._repository.version_table)
             return self._step.direction == UP and bool(
-                contents.tables - OWN_TABLES - {self._repository.version_table, self._step.scope}
+                contents.tables
+                - OWN_TABLES
+                - {self._repository.version_table, self._step.scope.rpartition(".")[2]}
             )
         return at >= self._step.version if self._step.direction == UP else at <= self._step.version
 
     def _settle_unfinished(self) -> str:
         unfinished = self._ledger.unfinished()
-        if unfinished is None or unfinished.step.engine != MIGRATE:
+        if unfinished is None or unfinished.step.engine != MIGRATE or self._step.direction == STAMP:
             return ""
         if has_run(unfinished.step, _row(self._database, self._repository)):
             self._ledger.settle(APPLIED)
         elif not unfinished.dirty:
             self._task.report.step(interrupted_text(unfinished))
             self._ledger.settle(UNDONE)
-        elif not self._task.order.resume:
+        elif not resumes(self._task, unfinished):
             return dirty_text(self._task.job.name, unfinished)
         else:
             self._course.resume(unfinished)

@@ -38,7 +38,11 @@ class Look:
     def seen(self) -> Seen:
         """What there is now. Raises TargetError."""
         heads, self._scope = self.tree.look()
-        found, unfinished = self._found(heads), self.ledger(self._scope).unfinished()
+        ledger = self.ledger(self._scope)
+        found, unfinished = self._found(heads), ledger.unfinished()
+        if found.version == "none" and ledger.at_base():
+            # Somebody has said so, or it was done here: the tables are another's.
+            found = replace(found, tables=False)
         if unfinished is not None and unfinished.dirty and unfinished.step.previous == BASE:
             # The tables are those of the half of the first step: no stranger's.
             found = replace(found, tables=False)
@@ -60,7 +64,7 @@ class Look:
         rows = dict(contents.legacy)
         # Without a repository there is no name to look for: the only row is shown, and refused.
         own = self.repository.name or (next(iter(rows)) if len(rows) == 1 else "")
-        version_tables = {self._scope, self.repository.version_table}
+        version_tables = {self._scope.rpartition(".")[2], self.repository.version_table}
         return Found(
             tables=bool(contents.tables - version_tables - OWN_TABLES),
             heads=heads,
@@ -77,34 +81,47 @@ class Look:
 
     def wanted_up(self, found: Found, revision: str) -> Wanted:
         tree = self.tree
-        legacy = self._legacy()
-        if legacy.knows(revision) is not None:
-            return Wanted(revision, legacy, self._mapped(found, ""))
+        if self._is_legacy(revision):
+            return self._wanted(revision, self._mapped(found, ""), behind=True, obstacle="")
         obstacle = tree.obstacle_up(found.heads, revision)
         behind = not obstacle and tree.is_above(found.heads, revision)
         return self._wanted(revision, self._mapped(found, revision), behind, obstacle)
 
     def wanted_down(self, found: Found, revision: str) -> Wanted:
         tree = self.tree
+        is_legacy = self._is_legacy(revision)
+        obstacle = "" if is_legacy else tree.obstacle_down(found.heads, revision)
+        way = [] if is_legacy or obstacle else tree.way_down(found.heads, revision)
+        undone = {step.revision for step in way}
         mapped = tuple(
-            Mapped(version, baseline, beyond_reach=tree.obstacle_down(found.heads, baseline))
+            Mapped(
+                version,
+                baseline,
+                beyond_reach=tree.obstacle_down(found.heads, baseline),
+                undone=any(revision.startswith(baseline) for revision in undone),
+            )
             for version, baseline in self.task.job.legacy_versions
         )
-        if self._legacy().knows(revision) is not None:
-            return self._wanted(revision, mapped, behind=True, obstacle="")
-        obstacle = tree.obstacle_down(found.heads, revision)
-        behind = not obstacle and tree.is_below(found.heads, revision)
-        return self._wanted(revision, mapped, behind, obstacle)
+        return self._wanted(revision, mapped, bool(way), obstacle)
 
     def wanted_stamp(self, found: Found, revision: str) -> Wanted:
-        legacy = self._legacy()
-        known = legacy.knows(revision) is not None
-        obstacle = "" if known else self.tree.obstacle_to_stamp(found.heads, revision)
+        obstacle = "" if self._is_legacy(revision) else self.tree.obstacle_to_stamp(found.heads, revision)
         return self._wanted(revision, (), behind=True, obstacle=obstacle)
 
     def _wanted(self, revision: str, mapped: tuple[Mapped, ...], behind: bool, obstacle: str) -> Wanted:
-        stamping = f"refresh-agent db stamp --target {self.task.job.name} REVISION"
-        return Wanted(revision, self._legacy(), mapped, behind, obstacle, stamping)
+        return Wanted(
+            revision,
+            self._legacy(),
+            mapped,
+            behind,
+            obstacle,
+            is_an_id=self.tree.has_id(revision),
+            stamping=f"refresh-agent db stamp --target {self.task.job.name} REVISION",
+        )
+
+    def _is_legacy(self, revision: str) -> bool:
+        """Whether a version of the repository is meant; a revision of exactly that name comes first."""
+        return self._legacy().knows(revision) is not None and not self.tree.has_id(revision)
 
     def _legacy(self) -> Legacy:
         return Legacy(self.repository.path, self.repository.scripts, self.repository.defect)

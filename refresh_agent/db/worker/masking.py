@@ -9,6 +9,10 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus
 
 MASK = "***"
 
+SHORTEST = 4
+"""Characters of a password that is masked anywhere; a shorter one, which every other word has in it, only
+where a URL has its password."""
+
 _CREDENTIALS = re.compile(r"^[^:/]*:/*[^:/]*:(?P<first>[^@]*)@(?:(?P<rest>[^/?]*)@)?", re.DOTALL)
 """As SQLAlchemy reads a URL, the password ends at the first "@". ``rest``: what is left of a password that
 holds an unquoted "@"; drivers report it as part of a host that they cannot find."""
@@ -29,8 +33,13 @@ def masker(connections: Iterable[str]) -> Callable[[str], str]:
     if not forms:
         return lambda text: text
     # The longest first: a form may be the beginning of another one.
-    pattern = re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
+    pattern = re.compile("|".join(_pattern(form) for form in sorted(forms, key=len, reverse=True)))
     return lambda text: pattern.sub(MASK, text)
+
+
+def _pattern(form: str) -> str:
+    escaped = re.escape(form)
+    return escaped if len(form) >= SHORTEST else f"(?<=:){escaped}(?=@)"
 
 
 def secrets_of(connection: str) -> set[str]:

@@ -12,9 +12,10 @@ from .faults import TargetError, require_migrate
 from .ledger import APPLIED, GIVEN_UP, UNDONE
 from .locks import Lock
 from .look import Look, Seen
-from .outcome import change_report, dirty_text, failed, interrupted_text
+from .outcome import change_report, dirty_text, failed, interrupted_text, resumes
 from .prelude import Finding
 from .protocol import LegacyStep, Result
+from .reading import reading
 from .task import Task
 from .transition import Downgrade, Plan, Stamp, Upgrade
 
@@ -24,7 +25,7 @@ Decide = Callable[[Look, Seen], Plan]
 def run(task: Task, decide: Decide) -> Result:
     """Carry out what ``decide`` makes of what is found. Raises TargetError if it cannot be looked at."""
     look = Look(task)
-    with sessions.watched(look.database, sessions.Rules(stopping=task.stopping)):
+    with reading(task, look.database):
         seen = look.seen()
         plan = decide(look, seen)
         if early := _without_the_lock(look, seen, plan):
@@ -71,6 +72,7 @@ class _Change:
         self._ledger = look.ledger(seen.scope)
         self._course = Course(self._task, self._ledger, lock)
         self._findings: list[Finding] = []
+        self._stamps = self._task.order.operation == protocol.STAMP
 
     def run(self, decide: Decide) -> Result:
         before = self._seen.found.version
@@ -87,6 +89,8 @@ class _Change:
             left = self._carry_out(plan)
         except TargetError as fault:
             return self._failed(fault)
+        if left is None and self._stamps:
+            self._ledger.settle(GIVEN_UP)
         if left is None:
             return self._result(protocol.DONE, self._look.version())
         result = self._result(protocol.NEEDS_LEGACY, self._look.version())
@@ -99,12 +103,12 @@ class _Change:
             return ""
         if self._look.applied(unfinished, self._seen.found):
             self._ledger.settle(APPLIED)
-        elif self._task.order.operation == protocol.STAMP:
-            self._ledger.settle(GIVEN_UP)
+        elif self._stamps:
+            pass  # settled when the stamp is written
         elif not unfinished.dirty:
             self._task.report.step(interrupted_text(unfinished))
             self._ledger.settle(UNDONE)
-        elif not self._task.order.resume:
+        elif not resumes(self._task, unfinished):
             return dirty_text(self._task.job.name, unfinished)
         else:
             self._course.resume(unfinished)
@@ -119,7 +123,7 @@ class _Change:
         left = self._left_to_the_legacy_one(plan)
         for finding in self._findings:
             if left is None or finding.engine == prelude.MIGRATE:
-                self._task.report.step(f"{finding.engine} {finding.revision} {finding.finding}")
+                self._task.report.warn(f"{finding.engine} {finding.revision} {finding.finding}")
         return prelude.too_destructive(self._findings, mode)
 
     def _carry_out(self, plan: Plan) -> LegacyStep | None:
@@ -130,7 +134,9 @@ class _Change:
         for step in plan.steps:
             if step == left:
                 return left
-            prelude.make_ready(self._task, self._look.database, self._ledger, self._seen.found.version)
+            self._ledger.prepare()
+            if not self._stamps:
+                prelude.back_up(self._task, self._look.database, self._ledger, self._seen.found.version)
             if isinstance(step, LegacyStep):
                 legacy = importlib.import_module(".legacy", __package__)
                 legacy.bring(self._look.database, self._look.repository, step, self._course, self._ledger)

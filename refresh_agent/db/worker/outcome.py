@@ -8,6 +8,7 @@ from . import protocol
 from .course import Course
 from .faults import TargetError
 from .ledger import Ledger, Step, Unfinished
+from .prelude import MIGRATE
 from .stopping import ASKED, Stopped
 from .task import Task
 
@@ -17,11 +18,12 @@ LONGEST_STATEMENT = 200
 
 def dirty_text(target: str, unfinished: Unfinished) -> str:
     """What stopped half-way, and what to do."""
+    statement = unfinished.failed or unfinished.current
+    at = f"at: {_short(statement)}" if statement else "after its last statement"
     error = f" ({_short(unfinished.error)})" if unfinished.error else ""
     return (
-        f"it is dirty: {unfinished.step.text}, begun {unfinished.begun_at} by {unfinished.holder}, stopped"
-        f" half-way at: {_short(unfinished.failed or unfinished.current)}{error}; {_kept(unfinished)}."
-        f" {_advice(target, unfinished)}"
+        f"it is dirty: {unfinished.step.text}, begun by {unfinished.holder}, stopped half-way {at}{error};"
+        f" {_kept(unfinished)}. {_advice(target, unfinished)}"
     )
 
 
@@ -30,17 +32,34 @@ def _short(text: str) -> str:
 
 
 def _kept(unfinished: Unfinished) -> str:
+    if unfinished.unseen:
+        return unfinished.unseen
     count = len(unfinished.kept)
     return f"{count} statement{'' if count == 1 else 's'} before it took effect"
 
 
 def _advice(target: str, unfinished: Unfinished) -> str:
-    """Both ways out. A resumed step goes on behind what took effect; a stamped one is run whole."""
-    at = unfinished.step.revision if unfinished.step.down else unfinished.step.previous
-    return (
-        f"Remove the cause, then: refresh-agent db upgrade --target {target} --resume; or undo its half by"
-        f" hand, then: refresh-agent db stamp --target {target} {at}"
+    """The ways out. A resumed step goes on behind what took effect; a stamped one is run whole.
+
+    What nobody has seen, or what went with a session, cannot be left out: then only the second way is left.
+    """
+    step = unfinished.step
+    before = step.revision if step.down else step.previous
+    again = f"downgrade {step.text.partition(' -> ')[2].partition(',')[0]}" if step.down else "upgrade"
+    if step.down and step.engine == MIGRATE:
+        before = step.previous
+    by_hand = f"undo its half by hand, then: refresh-agent db stamp --target {target} {before}"
+    if unfinished.unseen or unfinished.session:
+        return f"It cannot be resumed: {by_hand}"
+    return f"Remove the cause, then: refresh-agent db {again} --target {target} --resume; or {by_hand}"
+
+
+def resumes(task: Task, unfinished: Unfinished) -> bool:
+    """Whether this order is to go on with that step: the same way, up or down."""
+    down = task.order.operation == protocol.DOWNGRADE or (
+        task.job.legacy is not None and task.job.legacy.direction == protocol.DOWN
     )
+    return task.order.resume and unfinished.step.down == down
 
 
 def interrupted_text(unfinished: Unfinished) -> str:
@@ -87,13 +106,32 @@ def failed(task: Task, course: Course, ledger: Ledger, fault: TargetError) -> tu
         return result, reason
     ledger.failed(running, fault.__cause__ or fault)
     unfinished = _unfinished(ledger)
-    course.take_back(unfinished)
     words = f"{running.text} failed: {reason}"
+    if more := course.take_back(unfinished):
+        words += f"; env.py has one transaction around all of them: {more} revisions before it are taken back"
     if unfinished is None:
         return result, words
+    if not unfinished.dirty and _is_locked_out(fault):
+        return protocol.DEFERRED, f"{words}; nothing of it remains, it is tried again"
     if unfinished.dirty:
         return result, f"{words}. {dirty_text(task.job.name, unfinished)}"
     return result, f"{words}; nothing of it remains"
+
+
+_LOCK_TIMEOUTS = {"55P03", 1205}
+"""PostgreSQL's lock_not_available and MariaDB's ER_LOCK_WAIT_TIMEOUT."""
+
+
+def _is_locked_out(fault: BaseException) -> bool:
+    """Whether another session held what it needed, for as long as ``lock_timeout``."""
+    cause: BaseException | None = fault
+    while cause is not None:
+        driver = getattr(cause, "orig", None) or cause
+        code = getattr(driver, "pgcode", None) or getattr(driver, "sqlstate", None)
+        if code in _LOCK_TIMEOUTS or (driver.args and driver.args[0] in _LOCK_TIMEOUTS):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def has_run(step: Step, version: int | None) -> bool:

@@ -85,13 +85,13 @@ def _findings(step: Pending) -> Iterator[Finding]:
                 yield Finding(step.engine, step.revision, text)
 
 
-def make_ready(task: Task, database: Database, ledger: Ledger, version: str) -> None:
-    """Before the first change, under the lock: the ledger's table and, unless one is still good, the backup.
+def back_up(task: Task, database: Database, ledger: Ledger, version: str) -> None:
+    """Before the first change, under the lock: a backup, unless one is still good.
 
-    What fails is tried again every few minutes: a backup each time would fill the disk.
+    What fails is tried again every few minutes: a backup each time would fill the disk. Where half a step is
+    resumed, a backup of that half would take the place of the good one.
     """
-    ledger.prepare()
-    if task.job.backup and not ledger.backup_since(_a_day_ago()):
+    if task.job.backup and not task.order.resume and not ledger.backup_since(_a_day_ago()):
         from . import backup  # noqa: PLC0415
 
         occasion = backup.Occasion(task.job.name, version)

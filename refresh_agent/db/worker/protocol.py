@@ -1,9 +1,9 @@
 """The talk between the agent and a worker: one JSON request on stdin, JSON lines on stdout.
 
 Request: ``{"version": 2, "order": Order, "targets": [Job, ...]}``. Answers, in the order of the targets:
-``{"target", "event": "begin"}``, any number of ``{"target", "event": "step", "message"}`` and, while a stop
-has to wait for a statement, of ``{"target", "event": "finishing", "message"}``, and one ``{"target", "event":
-"result", ...}`` with the fields of Result. stderr carries whatever migration code prints.
+``{"target", "event": "begin"}``, any number of ``{"target", "event": "step", "message"}``, of the same with
+the event "warning" and, while a stop has to wait for a statement, with "finishing", and one ``{"target",
+"event": "result", ...}`` with the fields of Result. stderr carries whatever migration code prints.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from typing import Any, BinaryIO
 
 VERSION = 2
 
-MESSAGE_LIMIT = 600
-"""Characters. A statement in an error can be endless, and a runner cuts lines of more than 8 KiB; here JSON
-needs at most 12 bytes for a character."""
+MESSAGE_LIMIT = 4000
+"""Characters. A statement in an error can be endless; what an operator is told to do comes behind it."""
 
 UPGRADE = "upgrade"
 DOWNGRADE = "downgrade"
@@ -82,11 +81,13 @@ class LegacyStep:
 class Job:
     """A target as the worker sees it. ``legacy_here``: this interpreter owns the legacy repository too.
 
-    Times are seconds, 0 for no limit. ``legacy`` is for the operation of that name alone.
+    ``connection_option``: what an operator corrects if the connection is wrong. Times are seconds, 0 for no
+    limit. ``legacy`` is for the operation of that name alone.
     """
 
     name: str
     connection: str = field(repr=False)
+    connection_option: str = "connection"
     alembic_config: str = ""
     alembic_location: str = ""
     migrate_repository: str = ""
@@ -143,6 +144,10 @@ class Report:
 
     def step(self, message: str) -> None:
         self._send({"event": "step", "message": self._text(message)})
+
+    def warn(self, message: str) -> None:
+        """What the operator should look at."""
+        self._send({"event": "warning", "message": self._text(message)})
 
     def finishing(self, message: str) -> None:
         """A stop has been asked for and has to wait. Called from another thread."""

@@ -6,53 +6,87 @@ or works with the time of day; nobody can say then what is left to do, and it en
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from .faults import TargetError, one_line
-from .statements import Entry, names, returns_rows, shown
+from .statements import Entry, changed_table, index_concurrently, names, returns_rows, shown
 
 ADVICE = "undo by hand what it has done, stamp the revision before it, and let it run whole"
 
-_THERE_ALREADY = frozenset({1022, 1050, 1051, 1054, 1060, 1061, 1091, 1826})
-"""MariaDB's and MySQL's: duplicate or unknown table, column, key or constraint."""
-_NO_SUCH_TABLE = 1146
-"""The same, but only for RENAME: everywhere else a table that is missing is a table that is missing."""
-_THERE_ALREADY_STATES = frozenset({"42P07", "42701", "42710", "42P01", "42703", "42704", "42P06", "3F000"})
+_THERE_ALREADY = frozenset({1022, 1050, 1060, 1061, 1826})
+"""MariaDB's and MySQL's: duplicate table, column, key or constraint."""
+_THERE_ALREADY_STATES = frozenset({"42P07", "42701", "42710", "42P06"})
 """PostgreSQL's."""
-_THERE_ALREADY_TEXTS = ("already exists", "duplicate column name", "no such table", "no such index")
+_THERE_ALREADY_TEXTS = ("already exists", "duplicate column name")
 """SQLite's."""
 
 _CUT = 120
 
+_TEMPORARY_TABLE = re.compile(r"\s*(CREATE|DROP)\s+(OR\s+REPLACE\s+)?TEMP", re.IGNORECASE)
+
+
+Execute = Callable[[Any], None]
+"""Has SQLAlchemy execute, on the given cursor, the statement that is at hand, with its parameters."""
+
+
+@dataclass(frozen=True)
+class Half:
+    """What is known of the step that stopped: see ``following.Kept``. ``unseen``: what else is permanent."""
+
+    done: tuple[Entry, ...]
+    current: str = ""
+    session: str = ""
+    unseen: str = ""
+
+    def check(self) -> None:
+        """Raises TargetError if it cannot go on, whatever the script is now."""
+        if self.unseen:
+            raise TargetError(f"it cannot be resumed: {self.unseen}; {ADVICE}")
+        if self.session:
+            raise TargetError(
+                "it cannot be resumed: what it has done was with what only its session had (a temporary"
+                f" table, a variable, the last key): {_cut(self.session)}; {ADVICE}"
+            )
+
 
 class Resumption:
-    """``done`` and ``current``: see ``following.Kept``. ``mask`` is the one that ``current`` went through.
+    """``mask`` is the one that ``half.current`` went through. ``say`` tells the operator."""
 
-    ``say`` tells the operator.
-    """
-
-    def __init__(
-        self, done: tuple[Entry, ...], current: str, mask: Callable[[str], str], say: Callable[[str], None]
-    ) -> None:
-        self.done = done
-        self._current = current
+    def __init__(self, half: Half, mask: Callable[[str], str], say: Callable[[str], None]) -> None:
+        self.done = half.done
+        self._current = half.current
         self._mask = mask
         self._say = say
         self._next = 0
         self._redone: list[str] = []
+        self._read: list[str] = []
+        self._outdated = ""
+
+    def reads(self, statement: str) -> None:
+        """The script reads rows."""
+        self._read.append(statement)
+
+    def uses_session(self, statement: str) -> None:
+        """Raises TargetError if what the session has would be of a change that was left out."""
+        if self._next and not _TEMPORARY_TABLE.match(statement):
+            raise TargetError(
+                "it cannot be resumed: what its session knew of the changes before is lost:"
+                f" {_cut(statement)}; {ADVICE}"
+            )
 
     def done_before(
-        self, dbapi_connection: Any, statement: str, entry: Entry, *, in_savepoint: bool
+        self, dbapi_connection: Any, statement: str, entry: Entry, execute: Execute, *, in_savepoint: bool
     ) -> Entry | None:
         """The change as it was made before, or has been made here; None if it is to be made now.
 
         ``in_savepoint``: an error would end the transaction otherwise. Raises TargetError if this is not what
         was done at this place, and the driver's error if what had been begun cannot be done.
         """
-        connection = _Connection(dbapi_connection, in_savepoint)
+        connection = _Connection(dbapi_connection, in_savepoint, execute)
         if self._next < len(self.done):
             before = self.done[self._next]
             self._next += 1
@@ -63,6 +97,11 @@ class Resumption:
                 )
             self._leave_out(connection, statement, before)
             return before
+        if self._outdated:
+            raise TargetError(
+                "it cannot be resumed: it has read rows that its own half has changed since:"
+                f" {_cut(self._outdated)}, and would go on with {_cut(statement)}; {ADVICE}"
+            )
         if not self._current:
             return None
         self._do_current(connection, statement, entry)
@@ -81,6 +120,7 @@ class Resumption:
     def _leave_out(self, connection: _Connection, statement: str, entry: Entry) -> None:
         if entry.data:
             self._check_data(statement)
+            self._outdate(statement)
         elif self._may_be_redone(entry):
             # A person may have undone it by hand.
             if self._try(connection, statement):
@@ -102,6 +142,13 @@ class Resumption:
                     f" {_cut(statement)}; {ADVICE}"
                 )
 
+    def _outdate(self, statement: str) -> None:
+        """What was read of that table, the first time was read before this change."""
+        table = changed_table(statement)
+        for read in self._read:
+            if not table or names(read, table):
+                self._outdated = self._outdated or read
+
     def _may_be_redone(self, entry: Entry) -> bool:
         """Only what adds, and only if nothing later may have taken it away again or given it another name."""
         return bool(entry.adds) and all(later.data or later.adds for later in self.done[self._next :])
@@ -114,19 +161,36 @@ class Resumption:
                 f"it cannot be resumed: after what it had done it began {_cut(current)}, but now"
                 f" {_cut(statement)}; {ADVICE}"
             )
-        if entry.data:
+        if index := index_concurrently(statement):
+            self._do_index(connection, statement, index)
+            return
+        if entry.data or not entry.adds:
             raise TargetError(
                 f"it cannot be resumed: nobody knows whether this was executed: {_cut(current)}; {ADVICE}"
             )
         if self._try(connection, statement):
             self._say(f"was begun, but not finished, done now: {_cut(statement)}")
 
+    def _do_index(self, connection: _Connection, statement: str, index: str) -> None:
+        """CREATE INDEX CONCURRENTLY leaves an index that is not valid when it fails."""
+        valid = index_is_valid(connection.dbapi_connection, index)
+        if valid is False:
+            raise TargetError(
+                f"it cannot be resumed: the index {index} is there, but not valid; remove it: DROP INDEX"
+                f" {index}; then resume"
+            )
+        if valid is None:
+            connection.execute()
+            self._say(f"was begun, but not finished, done now: {_cut(statement)}")
+        else:
+            self._say(f"already done, left out: {_cut(statement)}")
+
     def _try(self, connection: _Connection, statement: str) -> bool:
         """Execute DDL; False if the server says that its effect is there already, which is said aloud."""
         try:
-            connection.execute(statement)
+            connection.execute()
         except Exception as error:
-            if not is_there_already(error, statement):
+            if not is_there_already(error):
                 raise
             self._say(f"already done, left out: {_cut(statement)} ({one_line(error)})")
             return False
@@ -139,29 +203,38 @@ class _Connection:
 
     dbapi_connection: Any
     in_savepoint: bool
+    statement: Execute
 
-    def execute(self, statement: str) -> None:
+    def execute(self) -> None:
         with closing(self.dbapi_connection.cursor()) as cursor:
             if not self.in_savepoint:
-                cursor.execute(statement)
+                self.statement(cursor)
                 return
             cursor.execute("SAVEPOINT refresh_agent_resume")
             try:
-                cursor.execute(statement)
+                self.statement(cursor)
             except Exception:
                 cursor.execute("ROLLBACK TO SAVEPOINT refresh_agent_resume")
                 raise
             cursor.execute("RELEASE SAVEPOINT refresh_agent_resume")
 
 
-def is_there_already(error: BaseException, statement: str) -> bool:
-    """Whether a driver's error on DDL says that what it is to bring about is so already."""
+def index_is_valid(dbapi_connection: Any, index: str) -> bool | None:
+    """None if PostgreSQL has no such index. ``index`` as it is written in SQL."""
+    name = index.replace("'", "''")
+    with closing(dbapi_connection.cursor()) as cursor:
+        cursor.execute(
+            f"SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{name}')"  # noqa: S608 - quoted
+        )
+        row = cursor.fetchone()
+    return bool(row[0]) if row else None
+
+
+def is_there_already(error: BaseException) -> bool:
+    """Whether a driver's error on DDL that adds something says that it is there."""
     code = error.args[0] if error.args else None
     if isinstance(code, int):
-        is_rename = statement.lstrip()[:6].upper() == "RENAME" or " RENAME " in " ".join(
-            statement.upper().split()
-        )
-        return code in _THERE_ALREADY or (code == _NO_SUCH_TABLE and is_rename)
+        return code in _THERE_ALREADY
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if state is not None:
         return state in _THERE_ALREADY_STATES
@@ -170,4 +243,4 @@ def is_there_already(error: BaseException, statement: str) -> bool:
 
 def _cut(statement: str) -> str:
     text = " ".join(statement.split())
-    return text if len(text) <= _CUT else text[: _CUT - 1] + "…"
+    return text if len(text) <= _CUT else text[: _CUT - 3] + "..."

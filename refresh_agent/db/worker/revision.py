@@ -11,6 +11,7 @@ from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.util import asbool
 
 from . import protocol, sessions
+from .alembic_ini import user_name
 from .alembic_tree import Heads, Tree
 from .database import Database
 from .faults import TargetError, foreign
@@ -28,12 +29,23 @@ def run(task: Task) -> Result:
             tree.run_env(
                 _look(wanted, autogenerate=task.order.autogenerate), template_args=wanted.template_args
             )
-        made = foreign(lambda: list(wanted.generate_scripts()))
+        made = foreign(lambda: _written(wanted))
     (script,) = made
     if script is None:
         raise TargetError("its env.py decided that no revision is wanted")
     path = os.path.realpath(script.path)
     return Result(protocol.DONE, message=path, report={"path": path, "revision": script.revision})
+
+
+def _written(wanted: RevisionContext) -> list[Any]:
+    try:
+        return list(wanted.generate_scripts())
+    except PermissionError as error:
+        folder = os.path.dirname(error.filename or "") or "the tree's versions directory"
+        raise TargetError(
+            f"user {user_name()} may not write to {folder}, where the new revision belongs: make it where you"
+            " develop, or let that user write there"
+        ) from error
 
 
 def _look(wanted: RevisionContext, *, autogenerate: bool) -> Any:

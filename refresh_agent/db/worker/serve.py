@@ -14,7 +14,15 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from . import protocol
-from .faults import TargetError, require, require_migrate
+from .faults import (
+    SERVER,
+    BadConnectionError,
+    NoConnectionError,
+    TargetError,
+    one_line,
+    require,
+    require_migrate,
+)
 from .isolation import own_surroundings
 from .masking import masker
 from .protocol import Job, Order, Report, Result
@@ -69,8 +77,14 @@ def _serve(job: Job, order: Order, report: Report) -> None:
             result = _answer(job, order, report)
     except Stopped as stop:
         result = Result(protocol.STOPPED, message=str(stop))
+    except NoConnectionError as fault:
+        kind = protocol.REFUSED if isinstance(fault, BadConnectionError) else protocol.FAILED
+        result = Result(kind, message=f"{job.connection_option}: {fault}")
     except TargetError as fault:
         result = Result(protocol.FAILED, message=str(fault))
+    except Exception as error:  # noqa: BLE001 - the edge: a fault of ours, told without a traceback
+        edge = job.connection_option if hasattr(error, SERVER) else "internal error"
+        result = Result(protocol.FAILED, message=f"{edge}: {one_line(error)}")
     report.result(replace(result, seconds=round(time.monotonic() - began, 3)))
 
 
@@ -103,5 +117,6 @@ def _answer(job: Job, order: Order, report: Report) -> Result:
     # Imported now, not at the top: these need SQLAlchemy, and a missing one is to be a result.
     task = importlib.import_module(".task", __package__).Task(job, order, report, of_this_process())
     module = MODULES.get(order.operation, "legacy")
-    result: Result = importlib.import_module(f".{module}", __package__).run(task)
+    with importlib.import_module(".connecting", __package__).limited():
+        result: Result = importlib.import_module(f".{module}", __package__).run(task)
     return result

@@ -58,7 +58,7 @@ class Sessions:
     def __init__(self, database: Database, rules: Rules) -> None:
         self._database = database
         self._rules = rules
-        self._place = _place(database.url)
+        self._place = place(database.url)
         self._places: dict[URL, bool] = {}
         self._mutex = threading.Lock()
         self._backends: list[tuple[int, str]] = []
@@ -89,7 +89,7 @@ class Sessions:
             return False
         url = connection.engine.url
         if url not in self._places:
-            self._places[url] = _place(url) == self._place
+            self._places[url] = place(url) == self._place
         return self._places[url]
 
     def engine_connect(self, connection: Connection, *_branch: bool) -> None:
@@ -194,7 +194,7 @@ def _milliseconds(seconds: float) -> int:
     return min(max(1, round(seconds * 1000)), 2**31 - 1)
 
 
-def _place(url: URL) -> tuple[str, str, str, str]:
+def place(url: URL) -> tuple[str, str, str, str]:
     """Where a URL leads to, however it is written: backend, host or socket, port, database."""
     backend = url.get_backend_name()
     if backend == SQLITE:

@@ -16,6 +16,7 @@ from . import prelude, protocol
 from .alembic_tree import Heads, Tree
 from .faults import TargetError
 from .look import Look
+from .outcome import dirty_text
 from .protocol import LegacyStep, Result
 from .reading import reading
 from .task import Task
@@ -28,7 +29,10 @@ def run(task: Task) -> Result:
     """The SQL of an upgrade to the target's revision. Raises TargetError if it cannot be had."""
     look = Look(task)
     with reading(task, look.database):
-        found = look.seen().found
+        seen = look.seen()
+        found, unfinished = seen.found, seen.unfinished
+        if unfinished is not None and unfinished.dirty and not look.applied(unfinished, found):
+            task.report.warn(dirty_text(task.job.name, unfinished))
         plan = decide_upgrade(found, look.wanted_up(found, task.job.revision))
         version = found.version
         if plan.refusal:

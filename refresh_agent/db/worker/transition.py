@@ -68,13 +68,14 @@ class Mapped:
     """One entry of ``legacy_versions``.
 
     ``obstacle``: why alembic cannot go on upwards from its revision, if it cannot; ``beyond_reach``: why
-    alembic cannot come down to it from where the database is.
+    alembic cannot come down to it from where the database is; ``undone``: the way down goes below it.
     """
 
     version: int
     revision: str
     obstacle: str = ""
     beyond_reach: str = ""
+    undone: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class Wanted:
     """What is asked for: an alembic revision (also partial, relative, a branch's), or a legacy version.
 
     ``behind``: alembic has something to run on the way to ``revision``; ``obstacle``: why it cannot get there
-    from where the database is. ``stamping``: the command line that stamps, for the advice.
+    from where the database is. ``is_an_id``: the alembic tree has a revision of exactly that name, so no
+    number that it may be is meant. ``stamping``: the command line that stamps, for the advice.
     """
 
     revision: str = "head"
@@ -121,11 +123,13 @@ class Wanted:
     mapped: tuple[Mapped, ...] = ()
     behind: bool = True
     obstacle: str = ""
+    is_an_id: bool = False
     stamping: str = "refresh-agent db stamp REVISION"
 
     @property
     def version(self) -> int | None:
-        return self.legacy.knows(self.revision)
+        """The version of the repository that is wanted, if it is one."""
+        return None if self.is_an_id else self.legacy.knows(self.revision)
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,8 @@ def _unplaced(found: Found, wanted: Wanted) -> str:
         )
     return (
         "it has tables but no version, so nothing can say which migrations it has had; if its"
-        f" schema equals a revision, say so once with: {wanted.stamping}"
+        f" schema equals a revision (or base, if none of the tables is its own), say so once with:"
+        f" {wanted.stamping}"
     )
 
 
@@ -249,7 +254,8 @@ def decide_downgrade(found: Found, wanted: Wanted) -> Plan:
     if not found.heads and found.legacy is None:
         return Plan() if found.version == "empty" else Plan(refusal=_unplaced(found, wanted))
     goal = wanted.version
-    if wanted.revision == BASE and found.legacy is not None:
+    onto = any(entry.revision == BASE for entry in wanted.mapped)
+    if wanted.revision == BASE and (found.legacy is not None or onto):
         goal = wanted.legacy.first
     if goal is not None:
         return _down_to_legacy(found, goal, wanted)
@@ -258,9 +264,18 @@ def decide_downgrade(found: Found, wanted: Wanted) -> Plan:
             refusal=f"it is at sqlalchemy-migrate version {found.legacy}, below every alembic revision; name"
             " a version of the legacy repository, or base"
         )
-    if wanted.obstacle:
-        return Plan(refusal=wanted.obstacle)
+    below = [entry for entry in wanted.mapped if entry.undone]
+    if wanted.obstacle or (below and found.legacy is not None):
+        return Plan(refusal=wanted.obstacle or _too_low(below[0], wanted.revision))
     return Plan(steps=(Downgrade(wanted.revision),) if wanted.behind else ())
+
+
+def _too_low(entry: Mapped, revision: str) -> str:
+    """Why not: alembic's first revision would drop what the repository has made."""
+    return (
+        f"{revision} is below {entry.revision}, which legacy version {entry.version} equals; name a version"
+        " of the repository, or base, and the repository takes back what it has made"
+    )
 
 
 def _down_to_legacy(found: Found, goal: int, wanted: Wanted) -> Plan:
@@ -273,17 +288,27 @@ def _down_to_legacy(found: Found, goal: int, wanted: Wanted) -> Plan:
         if entry.version >= goal and found.legacy in {None, entry.version} and not entry.beyond_reach
     ]
     if not usable:
-        known = "" if found.legacy is None else f" (its sqlalchemy-migrate version table says {found.legacy})"
-        reasons = "; ".join(entry.beyond_reach for entry in wanted.mapped if entry.beyond_reach)
-        return Plan(
-            refusal=f"it is at {found.version}{known}, and legacy_versions maps nothing from which the legacy"
-            f" repository could go on to {goal}{': ' if reasons else ''}{reasons}"
-        )
+        return Plan(refusal=_nothing_usable(found, goal, wanted))
     baseline = min(usable, key=lambda entry: entry.version)
     steps: tuple[Step, ...] = (Downgrade(baseline.revision),)
     if baseline.revision != BASE:
         steps = (*steps, Stamp(BASE))
     return _down_in_legacy(steps, baseline.version, goal, wanted.legacy)
+
+
+def _nothing_usable(found: Found, goal: int, wanted: Wanted) -> str:
+    mapped = ", ".join(str(entry.version) for entry in wanted.mapped) or "none"
+    if found.legacy is not None and found.legacy not in {entry.version for entry in wanted.mapped}:
+        return (
+            f"it is at {found.version}, but its sqlalchemy-migrate version table says {found.legacy}, which"
+            f" legacy_versions does not map (mapped: {mapped}); find out which of the two it is, and say so"
+            f" with: {wanted.stamping}"
+        )
+    reasons = "; ".join(entry.beyond_reach for entry in wanted.mapped if entry.beyond_reach)
+    return (
+        f"it is at {found.version}, and legacy_versions maps nothing from which the legacy repository could"
+        f" go on to {goal} (mapped: {mapped}){': ' if reasons else ''}{reasons}"
+    )
 
 
 def _down_in_legacy(steps: tuple[Step, ...], version: int, goal: int, legacy: Legacy) -> Plan:
@@ -303,10 +328,11 @@ def decide_stamp(found: Found, wanted: Wanted) -> Plan:
     if wanted.version is not None:
         if wanted.legacy.defect:
             return Plan(refusal=wanted.legacy.defect)
+        # Alembic's word is taken back last: without the other one nobody would know where it is.
         unstamp = (Stamp(BASE),) if found.heads else ()
         if found.legacy == wanted.version:
             return Plan(steps=unstamp)
-        return Plan(steps=(*unstamp, LegacyStep(STAMP, wanted.version)))
+        return Plan(steps=(LegacyStep(STAMP, wanted.version), *unstamp))
     if wanted.obstacle:
         return Plan(refusal=wanted.obstacle)
     return Plan(steps=(Stamp(wanted.revision),))

@@ -56,6 +56,7 @@ def test_a_timeout_is_whole_seconds(text: str) -> None:
     ("result", "base", "level"),
     [
         (Result(ExitCode.OK, "", run_id="1"), True, logging.INFO),
+        (Result(ExitCode.LOCKED, "", run_id="1"), True, logging.WARNING),
         (Result(ExitCode.OK, ""), True, logging.DEBUG),
         (Result(ExitCode.OK, ""), False, logging.WARNING),
         (Result(ExitCode.MIGRATION_FAILED, "", run_id="1"), True, logging.ERROR),

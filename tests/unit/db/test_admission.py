@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import pwd
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -150,20 +151,22 @@ class TestTrust:
         path = node.root / name
         path.chmod(0o777)
         assert node.refusal() == (
-            f"what it would execute is not to be trusted: {path} is writable by everybody ([phases] trust)"
+            f"what it would execute is not to be trusted: {path} is writable by everybody ([phases] trust);"
+            " give it to root, and take others' right to write (chown, chmod go-w)"
         )
 
     @as_root
     def test_nor_what_belongs_to_a_stranger(self, node: Node) -> None:
         path = node.write("alembic/versions/2_second.py")
         os.chown(path, 1, -1)
-        assert f"{path} is owned by user 1 (" in node.refusal()
+        assert f"{path} is owned by user 1 ({pwd.getpwuid(1).pw_name}) (" in node.refusal()
+        assert "; give it to root or to nobody, and take" in node.refusal(user="nobody")
 
     @as_root
     def test_what_belongs_to_the_targets_own_user_is(self, node: Node) -> None:
         path = node.write("alembic/versions/2_second.py")
         os.chown(path, 65534, -1)
-        assert f"{path} is owned by user 65534 (" in node.refusal()
+        assert f"{path} is owned by user 65534 (nobody) (" in node.refusal()
         assert admit(replace(node.target, user="nobody"), node.surroundings()).user is not None
 
     @pytest.mark.parametrize("option", ["python", "backup"])
@@ -185,7 +188,7 @@ class TestTrust:
         admit(node.target, node.surroundings(trust=TrustMode.OFF))
         assert node.log == []
         admit(node.target, node.surroundings(trust=TrustMode.WARN))
-        assert node.log == [
+        assert [line.partition(";")[0] for line in node.log] == [
             f"shop: what it executes is not to be trusted: {path} is writable by everybody ([phases] trust)"
             for path in (one, two)
         ]
@@ -261,9 +264,9 @@ class TestAnotherUser:
         monkeypatch.setattr(bridge, "WORKER", str(worker))
         target = replace(node.target, user="nobody", python="/usr/bin/python3")
         (result,) = bridge.ask(Order("upgrade"), (target,), node.surroundings())
-        assert result.message == (
+        assert result.message.startswith(
             f"shop: user nobody cannot read refresh-agent's own {worker}: {worker.parent} is closed to it;"
-            " install refresh-agent where everybody may read it"
+            " install refresh-agent where everybody may read it; it said last: "
         )
 
     def test_so_is_an_interpreter_and_one_that_is_missing(self, node: Node) -> None:
@@ -274,7 +277,21 @@ class TestAnotherUser:
         assert result.message.startswith(f"shop: user nobody cannot use python {python}: {python.parent} is")
         missing = replace(target, python="/nowhere/python")
         (result,) = bridge.ask(Order("upgrade"), (missing,), node.surroundings())
-        assert result.message == "shop: python /nowhere/python: does not exist; correct the option"
+        assert result.message.startswith("shop: python /nowhere/python: does not exist; correct the option")
+
+    def test_a_worker_that_is_killed_is_no_matter_of_rights(
+        self, node: Node, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        worker = node.write("closed/worker.py")
+        worker.parent.chmod(0o700)
+        monkeypatch.setattr(bridge, "WORKER", str(worker))
+        python = node.write("python", "#!/bin/sh\necho out of memory >&2\nkill -9 $$\n", 0o755)
+        target = replace(node.target, user="nobody", python=str(python))
+        (result,) = bridge.ask(Order("upgrade"), (target,), node.surroundings())
+        assert result.message == (
+            f"shop: its worker ({python}) was killed by signal 9 without a result; it said last: out of"
+            " memory"
+        )
 
     def test_a_user_that_is_none_is_refused(self, node: Node) -> None:
         assert node.refusal(user="nobody-there").startswith("user: there is no user 'nobody-there'")

@@ -121,6 +121,7 @@ def test_the_command() -> None:
     assert worker.requests()[0]["targets"][0] == {
         "name": "shop",
         "connection": "postgresql://shop:geheim@db/shop",
+        "connection_option": "connection",
         "alembic_config": "/shop/alembic.ini",
         "alembic_location": "",
         "migrate_repository": "/shop/legacy",
@@ -266,15 +267,25 @@ def test_what_only_the_legacy_half_has_changed_is_no_unchanged_database() -> Non
     assert (shop.outcome, shop.before, shop.after) == (MigrationOutcome.DONE, "migrate 2", "migrate 3")
 
 
-@pytest.mark.parametrize("operation", ["downgrade", "stamp"])
-def test_on_the_way_down_the_legacy_half_is_the_end(operation: str) -> None:
+def test_on_the_way_down_the_legacy_half_is_the_end() -> None:
     worker = play(
         ([result("shop", "needs legacy", before="alembic b", legacy=STEP)], exited()),
         ([result("shop", before="migrate 3", after="migrate 1")], exited()),
     )
-    (shop,) = worker.ask(operation, SHOP)
+    (shop,) = worker.ask("downgrade", SHOP)
     assert (shop.outcome, shop.before, shop.after) == (MigrationOutcome.DONE, "alembic b", "migrate 1")
-    assert [asked for _, asked, _ in worker.asked()] == [operation, "legacy"]
+    assert [asked for _, asked, _ in worker.asked()] == ["downgrade", "legacy"]
+
+
+def test_after_the_legacy_half_of_a_stamp_alembics_word_is_taken_back() -> None:
+    worker = play(
+        ([result("shop", "needs legacy", before="alembic b", legacy=STEP)], exited()),
+        ([result("shop", before="migrate 3", after="migrate 1")], exited()),
+        ([result("shop", before="alembic b", after="migrate 1")], exited()),
+    )
+    (shop,) = worker.ask("stamp", SHOP)
+    assert (shop.outcome, shop.before, shop.after) == (MigrationOutcome.DONE, "alembic b", "migrate 1")
+    assert [asked for _, asked, _ in worker.asked()] == ["stamp", "legacy", "stamp"]
 
 
 def test_the_legacy_half_fails() -> None:
@@ -344,12 +355,47 @@ def test_a_statement_that_has_to_end_is_told_once_and_the_stop_waits_for_it(
 def test_what_was_found_out_is_passed_on_without_its_secrets() -> None:
     report = {"dirty": {"error": "no entry for shop:geheim"}, "pending": [{"title": "geheim"}], "kept": 2}
     worker = play(([result("shop", report=report)], exited()))
-    (shop,) = worker.ask("status", SHOP)
+    (shop,) = worker.ask("status", replace(SHOP, migrate_repository=""))
     assert shop.report == {
         "dirty": {"error": "no entry for shop:***"},
         "pending": [{"title": "***"}],
         "kept": 2,
     }
+
+
+def test_a_status_looks_at_the_programs_that_an_upgrade_may_need(tmp_path: pathlib.Path) -> None:
+    tool = tmp_path / "tool"
+    tool.touch(0o644)
+
+    def refusal(report: dict[str, object] | None = None, **changes: Any) -> object:
+        worker = play(([result("shop", report=report or {})], exited()))
+        (shop,) = worker.ask("status", replace(SHOP, **changes))
+        return shop.report.get("refusal", "")
+
+    assert refusal() == "legacy_python: /old/python does not exist; install it, or correct the option"
+    assert refusal(migrate_repository="") == ""
+    assert refusal({"refusal": "it is dirty"}) == "it is dirty"
+    backup = {"migrate_repository": "", "backup": f"{tool} --all"}
+    assert refusal(**backup) == f"backup: {tool} is not executable; make it so, or correct the option"
+    tool.chmod(0o755)
+    assert refusal(**backup) == ""
+
+
+def test_a_warning_of_the_worker_is_one_in_the_log() -> None:
+    worker = play(
+        ([{"target": "shop", "event": "warning", "message": "geheim is dropped"}, result("shop")], exited())
+    )
+    warnings: list[str] = []
+    bridge.ask(Order("upgrade"), [SHOP], worker.surroundings(warn=warnings.append))
+    assert (warnings, worker.log) == (["shop: *** is dropped"], [])
+
+
+def test_the_worker_is_told_which_option_a_connection_comes_from(tmp_path: pathlib.Path) -> None:
+    conf = tmp_path / "shop.conf"
+    conf.write_text("[database]\nconnection = postgresql://shop:geheim@db/shop\n")
+    worker = play(([result("shop")], exited()))
+    worker.upgrade(replace(SHOP, connection="", connection_from=str(conf)))
+    assert worker.requests()[0]["targets"][0]["connection_option"] == f"connection_from: {conf}"
 
 
 def test_an_answer_may_be_long() -> None:

@@ -1,11 +1,13 @@
 """What the ledger makes of SQL: kinds, digests, what may be done again."""
 
 import datetime
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refresh_agent.db.worker.database import MYSQL, POSTGRESQL
 from refresh_agent.db.worker.following import Kept
 from refresh_agent.db.worker.resume import is_there_already
 from refresh_agent.db.worker.statements import (
@@ -13,9 +15,12 @@ from refresh_agent.db.worker.statements import (
     Kind,
     added_to,
     digest,
+    index_concurrently,
     is_several,
     kind_of,
+    may_fail_in_part,
     names,
+    needs_session,
     returns_rows,
     shown,
 )
@@ -131,14 +136,84 @@ def test_what_may_have_happened_in_part(statement: str, several: bool) -> None:
     assert is_several(statement) is several
 
 
-def test_a_missing_table_is_there_already_only_for_a_rename() -> None:
-    missing = Exception(1146, "Table 'a' doesn't exist")
-    assert is_there_already(missing, "RENAME TABLE a TO b")
-    assert is_there_already(missing, "ALTER TABLE a RENAME b")
-    assert not is_there_already(missing, "ALTER TABLE a ADD COLUMN n INT")
-    assert is_there_already(Exception(1050, "Table 'a' already exists"), "CREATE TABLE a (id INT)")
-    assert not is_there_already(Exception(1005, "errno: 150"), "CREATE TABLE a (id INT)")
-    assert not is_there_already(Exception(), "CREATE TABLE a (id INT)")
+def test_only_what_is_there_twice_is_there_already() -> None:
+    assert is_there_already(Exception(1050, "Table 'a' already exists"))
+    assert not is_there_already(Exception(1146, "Table 'a' doesn't exist"))
+    assert not is_there_already(Exception(1054, "Unknown column 'n'"))
+    assert not is_there_already(Exception(1005, "errno: 150"))
+    assert not is_there_already(Exception())
+
+
+@pytest.mark.parametrize(
+    ("statement", "backend", "kind"),
+    [
+        ("SET STATEMENT max_statement_time=1 FOR ALTER TABLE t ADD c INT", MYSQL, Kind.OPAQUE),
+        ("EXECUTE IMMEDIATE 'DROP TABLE t'", MYSQL, Kind.OPAQUE),
+        ("PREPARE s FROM 'DROP TABLE t'", MYSQL, Kind.DATA),
+        ("EXECUTE s", MYSQL, Kind.OPAQUE),
+        ("CALL p()", MYSQL, Kind.OPAQUE),
+        ("BEGIN NOT ATOMIC INSERT INTO t VALUES (1); END", MYSQL, Kind.OPAQUE),
+        ("INSERT INTO t VALUES (1); COMMIT", MYSQL, Kind.OPAQUE),
+        ("INSERT INTO t VALUES (1); COMMIT", POSTGRESQL, Kind.OPAQUE),
+        ("INSERT INTO t VALUES (1); DROP TABLE t", MYSQL, Kind.OPAQUE),
+        ("INSERT INTO t VALUES (1); DROP TABLE t", POSTGRESQL, Kind.SCHEMA),
+        ("CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW BEGIN SET NEW.a = 1; END", MYSQL, Kind.SCHEMA),
+        ("something unknown", MYSQL, Kind.OPAQUE),
+        ("INSERT INTO t VALUES (1)", MYSQL, Kind.DATA),
+        ("SELECT f(1)", MYSQL, Kind.READ),
+        ("SELECT f(1)", POSTGRESQL, Kind.DATA),
+        ("SELECT s.f(n) FROM t", POSTGRESQL, Kind.DATA),
+        ("SELECT * INTO u FROM t", POSTGRESQL, Kind.DATA),
+        ("EXPLAIN ANALYZE DELETE FROM t", POSTGRESQL, Kind.DATA),
+        ("EXPLAIN DELETE FROM t", POSTGRESQL, Kind.READ),
+        ("SELECT count(*) FROM t WHERE id IN (1, 2)", POSTGRESQL, Kind.READ),
+        ("SELECT pg_catalog.pg_table_is_visible(oid) FROM pg_class", POSTGRESQL, Kind.READ),
+    ],
+)
+def test_kinds_where_the_server_matters(statement: str, backend: str, kind: Kind) -> None:
+    assert kind_of(statement, backend) is kind
+
+
+def test_a_long_literal_needs_no_more_memory_than_itself() -> None:
+    statement = "INSERT INTO t VALUES ('" + "\\'x''é" * 500_000 + "')"
+    tracemalloc.start()
+    try:
+        assert kind_of(statement) is Kind.DATA
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(statement)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("unclosed", ["'" * 100_001, "$a" * 100_000, "/*" * 100_000, "`" + "``" * 100_000])
+def test_what_is_never_closed_takes_no_longer(unclosed: str) -> None:
+    assert kind_of(f"DROP TABLE t {unclosed}") is Kind.SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("statement", "needs"),
+    [
+        ("CREATE TEMPORARY TABLE t (id INT)", True),
+        ("SELECT last_insert_id()", True),
+        ("UPDATE t SET n = @n", True),
+        ("SET @n := 1", True),
+        ("SELECT ROW_COUNT ()", True),
+        ("SELECT @@version", False),
+        ("INSERT INTO t VALUES ('a@b', 'LAST_INSERT_ID()')", False),
+        ("GRANT SELECT ON t TO 'u'@'localhost'", False),
+        ("CREATE DEFINER=`root`@`localhost` VIEW v AS SELECT 1", False),
+    ],
+)
+def test_what_only_the_session_has(statement: str, needs: bool) -> None:
+    assert needs_session(statement, MYSQL) is needs
+
+
+def test_an_index_that_is_made_concurrently_has_a_name() -> None:
+    assert index_concurrently("create unique index concurrently ix ON shop.t (n)") == "shop.ix"
+    assert index_concurrently('CREATE INDEX CONCURRENTLY IF NOT EXISTS "Ix" ON t (n)') == '"Ix"'
+    assert index_concurrently("CREATE INDEX ix ON t (n)") == ""
+    assert may_fail_in_part("CREATE INDEX CONCURRENTLY ix ON t (n)")
+    assert may_fail_in_part("REINDEX TABLE CONCURRENTLY t")
+    assert not may_fail_in_part("CREATE INDEX ix ON t (n)")
 
 
 def test_only_changes_that_return_rows_are_told_from_the_others() -> None:

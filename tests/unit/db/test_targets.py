@@ -47,6 +47,7 @@ def test_sound(options: dict[str, object]) -> None:
     [
         ({"connection": ""}, "connection: not set"),
         ({"connection": "shop:secret@db"}, "connection: not a database URL"),
+        ({"connection": "postgres://shop:secret@db/shop"}, "connection: there is no dialect postgres; write"),
         ({"connection": "sqlite:///shop.db"}, "connection: an SQLite database needs an absolute path"),
         ({"connection": "sqlite://"}, "connection: an SQLite database needs an absolute path"),
         ({"connection": "sqlite:///:memory:"}, "connection: an SQLite database needs an absolute path"),

@@ -231,6 +231,21 @@ def test_base_goes_through_both() -> None:
     assert decide_downgrade(alembic_alone, wanted).steps == (Downgrade(BASE),)
 
 
+def test_alembic_does_not_go_below_what_the_repository_has_made() -> None:
+    wanted = Wanted("-3", REPOSITORY, (Mapped(3, "abcd", undone=True),))
+    refusal = decide_downgrade(Found(tables=True, heads=("ffff",), legacy=3), wanted).refusal
+    assert "-3 is below abcd, which legacy version 3 equals; name a version of the repository" in refusal
+    alembic_alone = Found(tables=True, heads=("ffff",))
+    assert decide_downgrade(alembic_alone, wanted).steps == (Downgrade("-3"),)
+
+
+def test_base_when_the_two_version_tables_contradict_each_other() -> None:
+    wanted = Wanted(BASE, REPOSITORY, (Mapped(3, "abcd"),), stamping="agent db stamp REVISION")
+    refusal = decide_downgrade(Found(tables=True, heads=("ffff",), legacy=2), wanted).refusal
+    assert "says 2, which legacy_versions does not map (mapped: 3)" in refusal
+    assert refusal.endswith("say so with: agent db stamp REVISION")
+
+
 def test_a_downgrade_never_goes_up() -> None:
     wanted = Wanted("3", REPOSITORY, (Mapped(3, "abcd"),))
     assert decide_downgrade(Found(tables=True, legacy=2), wanted) == Plan()
@@ -263,12 +278,17 @@ def test_migrate_can_be_stamped_and_then_counts() -> None:
     wanted = Wanted("2", REPOSITORY)
     stamp = LegacyStep(STAMP, 2)
     assert decide_stamp(Found(tables=True), wanted).steps == (stamp,)
-    assert decide_stamp(Found(heads=("abcd",), legacy=3), wanted).steps == (Stamp(BASE), stamp)
+    assert decide_stamp(Found(heads=("abcd",), legacy=3), wanted).steps == (stamp, Stamp(BASE))
     assert decide_stamp(Found(heads=("abcd",), legacy=2), wanted).steps == (Stamp(BASE),)
     assert stamp.control == NO_VERSION
 
 
 # --- names -----------------------------------------------------------------------------------------------
+
+
+def test_an_identifier_of_the_tree_is_no_version() -> None:
+    assert Wanted("2", REPOSITORY).version == 2
+    assert Wanted("2", REPOSITORY, is_an_id=True).version is None
 
 
 def test_version_for_people() -> None:

@@ -1,6 +1,7 @@
 """Parts of the worker that need no other interpreter."""
 
 import ast
+import configparser
 import io
 import json
 import pathlib
@@ -9,7 +10,8 @@ import sys
 import pytest
 
 import refresh_agent.db.worker
-from refresh_agent.db.worker import faults, isolation, protocol, repository
+from refresh_agent.db.bridge import LONGEST_ANSWER
+from refresh_agent.db.worker import faults, isolation, protocol, repository, serve
 from refresh_agent.db.worker.faults import TargetError
 from refresh_agent.db.worker.protocol import MESSAGE_LIMIT, Job, LegacyStep, Report, Result
 
@@ -101,11 +103,12 @@ def test_a_job_survives_json() -> None:
 
 
 @pytest.mark.parametrize("character", ["a", "\u00e9", "\U0001f600", "\udce9", "\x00"])
-def test_a_line_is_never_too_long_for_a_runner(character: str) -> None:
+def test_a_message_is_long_enough_for_what_it_recommends_and_never_endless(character: str) -> None:
+    """The bridge takes lines of up to 32 MiB; in JSON a character needs at most 12 bytes."""
     stream = io.BytesIO()
     Report("shop", stream, str).result(Result(protocol.FAILED, message=character * 10_000))
     line = stream.getvalue()
-    assert len(line) < 8000
+    assert len(line) < 12 * MESSAGE_LIMIT + 200 < LONGEST_ANSWER
     assert len(json.loads(line)["message"]) == MESSAGE_LIMIT
 
 
@@ -131,6 +134,41 @@ def test_a_message_is_masked_before_it_is_cut() -> None:
 
 
 # --- faults ----------------------------------------------------------------------------------------------
+
+
+def test_a_fault_is_told_with_its_place_in_the_targets_own_code(tmp_path: pathlib.Path) -> None:
+    packaged = tmp_path / "site-packages" / "shop" / "versions"
+    packaged.mkdir(parents=True)
+    library = tmp_path / "site-packages" / "library.py"
+    library.write_text("def fail():\n    raise RuntimeError('boom')\n")
+    (packaged / "1_first.py").write_text("\n\nlibrary['fail']()\n")
+    (tmp_path / "env.py").write_text("int('x')\n")
+
+    def run(path: pathlib.Path, **names: object) -> None:
+        exec(compile(path.read_text(), path, "exec"), names)
+
+    known: dict[str, object] = {}
+    exec(compile(library.read_text(), library, "exec"), known)
+    with pytest.raises(TargetError) as caught:
+        faults.foreign(lambda: run(packaged / "1_first.py", library=known))
+    assert str(caught.value) == "RuntimeError: boom (1_first.py, line 3)"
+    with pytest.raises(TargetError, match=r"^ValueError: .* \(env\.py, line 1\)$"):
+        faults.foreign(lambda: run(tmp_path / "env.py"))
+
+
+def test_a_syntax_error_has_its_place_anyway() -> None:
+    with pytest.raises(TargetError, match=r"\(x\.py, line 1\)$"):
+        faults.foreign(lambda: ast.parse("a b", "x.py"))
+
+
+def test_what_is_wrong_with_an_ini_file_is_told_without_a_word_of_it() -> None:
+    parser = configparser.ConfigParser()
+    with pytest.raises(TargetError) as caught:
+        faults.foreign(
+            lambda: parser.read_string("[alembic]\nurl = %geheim\n") or parser.get("alembic", "url")
+        )
+    assert "[alembic] url: a % in it names nothing that is set" in str(caught.value)
+    assert "geheim" not in str(caught.value)
 
 
 def test_one_line() -> None:
@@ -160,6 +198,19 @@ def test_ctrl_c_is_nobodys_fault() -> None:
 def test_driver_with_its_own_name_for_pip() -> None:
     assert str(faults.missing_driver(ModuleNotFoundError(name="MySQLdb"))).endswith("pip install mysqlclient")
     assert str(faults.missing_driver(ModuleNotFoundError(name="asyncpg"))).endswith("pip install asyncpg")
+
+
+def test_a_fault_of_ours_is_a_result_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setitem(serve.MODULES, protocol.STATUS, "nonesuch")
+    monkeypatch.chdir(tmp_path)
+    stream = io.BytesIO()
+    job = Job("shop", f"sqlite:///{tmp_path}/shop.db")
+    serve._serve(job, protocol.Order(protocol.STATUS), Report("shop", stream, str))
+    result = json.loads(stream.getvalue().splitlines()[-1])
+    assert (result["event"], result["result"]) == ("result", "failed")
+    assert result["message"].startswith("internal error: ModuleNotFoundError: No module named")
 
 
 # --- isolation -------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Who may have written what the agent executes."""
 
+import grp
 import os
 import pathlib
 
@@ -39,7 +40,8 @@ def test_what_others_may_write_is_not(hook: pathlib.Path, part: str, mode: int, 
     """os-refresh-config and dib-run-parts check nothing, and run hooks from a directory of mode 0777."""
     path = {"hook": hook, "directory": hook.parent, "base": hook.parents[1]}[part]
     path.chmod(mode)
-    group = f"group {path.stat().st_gid}" if "group" in who else who
+    gid = path.stat().st_gid
+    group = f"group {gid} ({grp.getgrgid(gid).gr_name})" if "group" in who else who
     assert objection(hook) == f"{path} is writable by {group}"
 
 
@@ -51,10 +53,10 @@ def test_a_sticky_directory_of_somebody_else_is_not(hook: pathlib.Path) -> None:
 
 def test_another_owner_is_not(hook: pathlib.Path) -> None:
     """Told from the other side, so that it needs no root: nobody's files are trusted, not even ours."""
-    assert Trust(frozenset()).objection(str(hook)) == "/ is owned by user 0"
+    assert Trust(frozenset()).objection(str(hook)) == "/ is owned by user 0 (root)"
     if os.geteuid() == 0:
         os.chown(hook, 65534, 0)
-        assert objection(hook) == f"{hook} is owned by user 65534"
+        assert objection(hook) == f"{hook} is owned by user 65534 (nobody)"
 
 
 def test_the_target_of_a_link_is_judged_and_every_directory_on_its_way(
