@@ -84,14 +84,14 @@ class _Change:
         if refusal := plan.refusal or self._too_destructive(plan):
             return self._result(protocol.REFUSED, before, refusal)
         if not plan.steps:
+            self._settle_stamped()
             return self._result(protocol.UNCHANGED, before)
         try:
             left = self._carry_out(plan)
         except TargetError as fault:
             return self._failed(fault)
-        if left is None and self._stamps:
-            self._ledger.settle(GIVEN_UP)
         if left is None:
+            self._settle_stamped()
             return self._result(protocol.DONE, self._look.version())
         result = self._result(protocol.NEEDS_LEGACY, self._look.version())
         return replace(result, legacy=replace(left, scope=self._seen.scope))
@@ -113,6 +113,11 @@ class _Change:
         else:
             self._course.resume(unfinished)
         return ""
+
+    def _settle_stamped(self) -> None:
+        """The stamp is written, or was so before: what stopped half-way has been seen to by hand."""
+        if self._stamps and self._seen.unfinished is not None:
+            self._ledger.settle(GIVEN_UP)
 
     def _too_destructive(self, plan: Plan) -> str:
         """Tell what the upgrades would drop; the refusal, if that is not wanted."""
