@@ -15,9 +15,9 @@ from . import locks, prelude, protocol, repository, sessions
 from .course import Course
 from .database import OWN_TABLES, Database
 from .faults import TargetError, foreign
-from .ledger import APPLIED, GIVEN_UP, UNDONE, Ledger, Step
+from .ledger import GIVEN_UP, Ledger, Step
 from .legacy_session import one_transaction
-from .outcome import change_report, dirty_text, failed, has_run, interrupted_text, resumes
+from .outcome import change_report, failed, has_run, settle
 from .prelude import MIGRATE
 from .protocol import DOWN, NO_VERSION, STAMP, UP, LegacyStep, Result
 from .repository import Repository
@@ -93,16 +93,8 @@ class _Half:
         unfinished = self._ledger.unfinished()
         if unfinished is None or unfinished.step.engine != MIGRATE or self._step.direction == STAMP:
             return ""
-        if has_run(unfinished.step, _row(self._database, self._repository)):
-            self._ledger.settle(APPLIED)
-        elif not unfinished.dirty:
-            self._task.report.step(interrupted_text(unfinished))
-            self._ledger.settle(UNDONE)
-        elif not resumes(self._task, unfinished):
-            return dirty_text(self._task.job.name, unfinished)
-        else:
-            self._course.resume(unfinished)
-        return ""
+        ended = has_run(unfinished.step, _row(self._database, self._repository))
+        return settle(self._task, self._course, self._ledger, unfinished, ended)
 
     def _version(self) -> str:
         """The version for people; "" if it cannot be read, which must not hide what has failed."""

@@ -9,10 +9,10 @@ from dataclasses import replace
 from . import locks, prelude, protocol, sessions
 from .course import Course
 from .faults import TargetError, require_migrate
-from .ledger import APPLIED, GIVEN_UP, UNDONE
+from .ledger import GIVEN_UP
 from .locks import Lock
 from .look import Look, Seen
-from .outcome import change_report, dirty_text, failed, interrupted_text, resumes
+from .outcome import change_report, failed, settle
 from .prelude import Finding
 from .protocol import LegacyStep, Result
 from .reading import reading
@@ -99,20 +99,10 @@ class _Change:
     def _settle_unfinished(self) -> str:
         """See to the step that a predecessor has not finished; the refusal, if that takes a person."""
         unfinished = self._seen.unfinished
-        if unfinished is None:
+        if unfinished is None or self._stamps:  # what is stamped settles it
             return ""
-        if self._look.applied(unfinished, self._seen.found):
-            self._ledger.settle(APPLIED)
-        elif self._stamps:
-            pass  # settled when the stamp is written
-        elif not unfinished.dirty:
-            self._task.report.step(interrupted_text(unfinished))
-            self._ledger.settle(UNDONE)
-        elif not resumes(self._task, unfinished):
-            return dirty_text(self._task.job.name, unfinished)
-        else:
-            self._course.resume(unfinished)
-        return ""
+        ended = self._look.applied(unfinished, self._seen.found)
+        return settle(self._task, self._course, self._ledger, unfinished, ended)
 
     def _settle_stamped(self) -> None:
         """The stamp is written, or was so before: what stopped half-way has been seen to by hand."""

@@ -7,7 +7,7 @@ from typing import Any
 from . import protocol
 from .course import Course
 from .faults import TargetError
-from .ledger import Ledger, Step, Unfinished
+from .ledger import APPLIED, UNDONE, Ledger, Step, Unfinished
 from .prelude import MIGRATE
 from .stopping import ASKED, Stopped
 from .task import Task
@@ -54,12 +54,29 @@ def _advice(target: str, unfinished: Unfinished) -> str:
     return f"Remove the cause, then: refresh-agent db {again} --target {target} --resume; or {by_hand}"
 
 
-def resumes(task: Task, unfinished: Unfinished) -> bool:
+def _resumes(task: Task, unfinished: Unfinished) -> bool:
     """Whether this order is to go on with that step: the same way, up or down."""
     down = task.order.operation == protocol.DOWNGRADE or (
         task.job.legacy is not None and task.job.legacy.direction == protocol.DOWN
     )
     return task.order.resume and unfinished.step.down == down
+
+
+def settle(task: Task, course: Course, ledger: Ledger, unfinished: Unfinished, ended: bool) -> str:
+    """See to the step that a predecessor has left open; the refusal, if that takes a person.
+
+    ``ended``: it has come to its end after all, by whatever hand.
+    """
+    if ended:
+        ledger.settle(APPLIED)
+    elif not unfinished.dirty:
+        task.report.step(interrupted_text(unfinished))
+        ledger.settle(UNDONE)
+    elif not _resumes(task, unfinished):
+        return dirty_text(task.job.name, unfinished)
+    else:
+        course.resume(unfinished)
+    return ""
 
 
 def interrupted_text(unfinished: Unfinished) -> str:
