@@ -1,15 +1,15 @@
 """One refresh from start to finish: the same path for ``--once`` and the daemon."""
 
-import contextlib
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
-from refresh_agent import cache, files, lock
+from refresh_agent import cache, files, journal_file, lock, pause
 from refresh_agent.errors import ExitCode, LockedError, StateError
-from refresh_agent.journal import Journal
+from refresh_agent.journal import EDGE, Journal, sound
+from refresh_agent.journal_file import Edge
 from refresh_agent.model import (
     Failure,
     Fingerprints,
@@ -34,7 +34,10 @@ LOG = logging.getLogger("refresh_agent")
 
 
 class Result(NamedTuple):
-    """What became of a refresh. ``decision`` is None when it did not come to one."""
+    """What became of a refresh. ``decision`` is None when it did not come to one.
+
+    ``quiesced``: services of the node may be stopped. ``held``: it is not tried again by itself.
+    """
 
     exit_code: ExitCode
     summary: str
@@ -44,7 +47,18 @@ class Result(NamedTuple):
     seconds: float = 0.0
     migrations: tuple[MigrationResult, ...] = ()
     stopped: bool = False
+    quiesced: bool = False
+    held: bool = False
 
+
+class Edges(NamedTuple):
+    """Where a refresh meets what it does not control. ``runner`` None: hooks are real processes."""
+
+    journal: Edge = EDGE
+    runner: "run.MakeRunner | None" = None
+
+
+EDGES = Edges()
 
 EXIT_CODES = {
     RunOutcome.SUCCESS: ExitCode.OK,
@@ -65,9 +79,10 @@ BY_HAND = Decision(Action.RUN, "run-phases was called", Trigger.ONCE)
 class Cycle:
     """Built from one Settings; a reload builds another."""
 
-    def __init__(self, settings: Settings, stop: StopSignal) -> None:
+    def __init__(self, settings: Settings, stop: StopSignal, edges: Edges = EDGES) -> None:
         self.settings = settings
         self._stop = stop
+        self._edges = edges
         self._mask = Masker()
         _private_directory(settings.state_dir)
         _private_directory(os.path.join(settings.state_dir, "sources"))
@@ -96,12 +111,28 @@ class Cycle:
         if self._pollers is not None:
             self._pollers.close()
 
+    @property
+    def paused(self) -> pause.Pause | None:
+        return pause.read(self.settings.state_dir)
+
+    @property
+    def watch(self) -> tuple[str, ...]:
+        """The paths of which a change may call for a refresh."""
+        return (*self.sources.watch, pause.path_in(self.settings.state_dir))
+
+    def trace(self) -> tuple[object, ...]:
+        """How the journal's files look: it tells when another process has written to them."""
+        return journal_file.trace(self.settings.state_dir)
+
+    def _journal(self) -> AbstractContextManager[Journal]:
+        return sound(self.settings.state_dir, self._edges.journal)
+
     def refresh(self, request: Request) -> Result:
         """Collect, decide and, if need be, run, all under the lock.
 
         Raises LockedError when another refresh is under way, StateError when nothing can be recorded.
         """
-        with lock.held(self.settings.lock_file), _open_journal(self.settings.state_dir) as journal:
+        with lock.held(self.settings.lock_file), self._journal() as journal:
             self._clean_up_after_a_crash(journal)
             history = journal.history()
             is_new = self._is_new(history)
@@ -110,6 +141,8 @@ class Cycle:
             self._collect(request)
             if self._stop.requested:
                 return Result(ExitCode.OK, "stopped before anything was decided", stopped=True)
+            if paused := self.paused:  # only now: what arrives meanwhile is stored
+                return Result(ExitCode.PAUSED, str(paused), quiesced=history.quiesced is not None)
             documents = self.sources.documents
             if not documents:
                 return Result(ExitCode.NO_DATA, f"no source has data: {self._problems()}")
@@ -118,7 +151,7 @@ class Cycle:
                 history = self._taken_over(journal, request, fingerprints)
             decision = decide(request, fingerprints, history)
             if not decision.runs:
-                return self._nothing_to_run(decision)
+                return self._nothing_to_run(decision, history)
             if missing := self._missing(request, fingerprints, history):
                 held = decision._replace(action=Action.HOLD, reason=missing)
                 return Result(ExitCode.NO_DATA, f"hold: {missing}", held)
@@ -176,15 +209,19 @@ class Cycle:
         why = f"{', '.join(sorted(gone))} would be dropped, but {'; '.join(unanswered)}"
         return f"{why}; wait for that, or run all the same with refresh-agent --once --force"
 
-    def _nothing_to_run(self, decision: Decision) -> Result:
+    def _nothing_to_run(self, decision: Decision, history: History) -> Result:
         if decision.trigger is Trigger.START and decision.action is Action.NOOP and self.settings.keeps_cache:
             # An agent that was killed right after its commit had no time for it.
             self._repair_cache()
         held = "; ".join(self.sources.held)
         if decision.action is Action.NOOP and held:
             return Result(ExitCode.HELD, f"hold: {held}", decision)
-        code = ExitCode.HELD if decision.action is Action.HOLD else ExitCode.OK
-        return Result(code, f"{decision.action}: {decision.reason}", decision)
+        summary = f"{decision.action}: {decision.reason}"
+        if decision.action is not Action.HOLD:
+            return Result(ExitCode.OK, summary, decision)
+        quiesced = history.quiesced is not None
+        summary += "; the node is quiesced" if quiesced else ""
+        return Result(ExitCode.HELD, summary, decision, quiesced=quiesced, held=True)
 
     def _repair_cache(self) -> None:
         from refresh_agent.recorder import reported  # noqa: PLC0415 - only a start needs it
@@ -200,15 +237,17 @@ class Cycle:
 
         What the hooks write goes to ``listener``, else to the log. Raises as ``refresh``.
         """
-        with lock.held(self.settings.lock_file), _open_journal(self.settings.state_dir) as journal:
+        with lock.held(self.settings.lock_file), self._journal() as journal:
             self._clean_up_after_a_crash(journal)
+            if paused := self.paused:
+                return Result(ExitCode.PAUSED, str(paused))
             base_dir = self.settings.phases.base_dir
             if not self.settings.targets and not order.present(base_dir):
                 return Result(ExitCode.OK, order.nothing_to_run(base_dir))
             from refresh_agent import run  # noqa: PLC0415 - as below
 
             work = self._work(journal, listener, joined=joined)
-            return _result(run.carry_out_by_hand(work, BY_HAND), BY_HAND)
+            return _result(run.carry_out_by_hand(work, BY_HAND, journal.history()), BY_HAND)
 
     def _run(self, journal: Journal, decision: Decision, history: History) -> Result:
         # Imported here: to find that nothing changed, nothing of it is needed.
@@ -221,35 +260,41 @@ class Cycle:
         from refresh_agent import run  # noqa: PLC0415 - as above
 
         journal.prune(self.settings.keep_runs, self.settings.keep_days)
-        return run.Work(self.settings, self._stop, self.sources, journal, self._mask, listener, joined)
+        work = run.Work(self.settings, self._stop, self.sources, journal, self._mask, listener, joined)
+        return work._replace(runner=self._edges.runner) if self._edges.runner else work
 
     def _clean_up_after_a_crash(self, journal: Journal) -> None:
         """An agent that was killed leaves its run open, and its hook running: two must not run at once."""
         for run in journal.open_runs():
-            from refresh_agent.phases.family import end_leftovers  # noqa: PLC0415 - as above
+            from refresh_agent.phases.family import Leftovers, end_leftovers  # noqa: PLC0415 - as above
 
-            if ended := end_leftovers(run.may_have_left, self.settings.phases.kill_grace):
+            leftovers = Leftovers(run.may_have_left, frozenset(run.running))
+            if ended := end_leftovers(leftovers, self.settings.phases.kill_grace):
                 LOG.warning("ended what an interrupted hook had left running: pids %s", ended)
-        for hook_id, until in journal.open_workers():
-            self._wait_for_worker(hook_id, until)
+        for hook_id, left in journal.open_workers():
+            self._wait_for_worker(hook_id, left)
         for run_id in journal.close_interrupted():
             why = "the agent was killed, the node went down, or its end was not recorded"
             LOG.warning("run %s was interrupted: %s", run_id[:8], why)
 
-    def _wait_for_worker(self, hook_id: str, until: float) -> None:
-        """A migration that is torn in the middle damages a database: it may finish, within its own time."""
-        from refresh_agent.phases.family import end_leftovers, marked_family  # noqa: PLC0415 - as above
+    def _wait_for_worker(self, hook_id: str, left: float) -> None:
+        """A migration that is torn in the middle damages a database: it may finish, within its own time.
 
-        if not (pids := marked_family(hook_id.__eq__)):
+        ``left``: of that, in seconds.
+        """
+        from refresh_agent.phases.family import Leftovers, end_leftovers  # noqa: PLC0415 - as above
+
+        worker = Leftovers(hook_id.__eq__)
+        if not (pids := worker.find()):
             return
-        if time.time() < until:
+        if left > 0:
             raise LockedError(
                 f"a database migration of an interrupted run still goes on (pids {sorted(pids)})"
             )
         LOG.warning(
             "the migration of an interrupted run has had its time; it is ended: pids %s", sorted(pids)
         )
-        end_leftovers(hook_id.__eq__, self.settings.phases.kill_grace)
+        end_leftovers(worker, self.settings.phases.kill_grace)
 
     def _problems(self) -> str:
         return "; ".join(problem.text for problem in self.sources.problems) or "none has given anything yet"
@@ -264,16 +309,9 @@ def _result(finished: "run.Finished", decision: Decision) -> Result:
         finished.failure,
         finished.seconds,
         finished.migrations,
+        quiesced=finished.quiesced,
+        held=finished.held,
     )
-
-
-@contextlib.contextmanager
-def _open_journal(state_dir: str) -> Iterator[Journal]:
-    journal = Journal(state_dir)
-    try:
-        yield journal
-    finally:
-        journal.close()
 
 
 def _private_directory(path: str) -> None:

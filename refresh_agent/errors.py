@@ -40,6 +40,10 @@ class StateError(RefreshAgentError):
     exit_code = ExitCode.STATE
 
 
+class DamagedError(StateError):
+    """What the journal holds is not what an agent has written: disk, file system or somebody's hand."""
+
+
 class LockedError(RefreshAgentError):
     """Another refresh, ours or os-refresh-config's, holds the lock."""
 

@@ -1,20 +1,19 @@
 """The durable record of runs, phases, hooks, migrations and commits: one SQLite file.
 
-What must survive a power loss (the beginning of a run, each phase's boundary, the commit) is written with
-synchronous=FULL; what happens in between survives a killed process (synchronous=NORMAL), at a hundredth of
-the price. Readers do not disturb the writer (WAL).
+What must survive a power loss (the beginning of a run, each phase's boundary, the commit) is written durably;
+what happens in between survives a killed process. Readers do not disturb the writer.
 """
 
 import contextlib
 import json
+import logging
 import os
-import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from refresh_agent import files
-from refresh_agent.errors import StateError
+from refresh_agent import journal_file
+from refresh_agent.errors import DamagedError, StateError
+from refresh_agent.journal_file import Edge, JournalFile
 from refresh_agent.marks import is_of_run
 from refresh_agent.model import (
     Exit,
@@ -23,89 +22,22 @@ from refresh_agent.model import (
     History,
     HookResult,
     MigrationResult,
+    Quiesced,
     RunOutcome,
     StartedHook,
     Unfinished,
 )
 from refresh_agent.plan import Decision
 
-SCHEMA_VERSION = 1
-
-SCHEMA = """
-CREATE TABLE runs (
-    id INTEGER PRIMARY KEY,
-    run_id TEXT NOT NULL UNIQUE,
-    trigger TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    changed TEXT NOT NULL,          -- JSON list of document names
-    documents TEXT NOT NULL,        -- JSON list of [name, fingerprint]
-    boot_id TEXT NOT NULL,
-    agent TEXT NOT NULL,            -- the process that made it
-    started_at REAL NOT NULL,       -- wall clock, for reports
-    ended_at REAL,
-    outcome TEXT,                   -- NULL while it runs
-    failed_phase TEXT,
-    failed_hook TEXT,
-    failed_status INTEGER,
-    failed_reason TEXT
-);
-CREATE TABLE phases (
-    run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-    phase TEXT NOT NULL,
-    started_at REAL NOT NULL,
-    ended_at REAL,
-    outcome TEXT,
-    PRIMARY KEY (run, phase)
-) WITHOUT ROWID;
-CREATE TABLE hooks (
-    run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-    position INTEGER NOT NULL,      -- in the order in which they began
-    phase TEXT NOT NULL,
-    hook TEXT NOT NULL,
-    hook_id TEXT NOT NULL,          -- marks its processes: REFRESH_AGENT_HOOK_ID
-    pid INTEGER NOT NULL,
-    started_at REAL NOT NULL,
-    seconds REAL,
-    status INTEGER,
-    outcome TEXT,                   -- NULL while it runs
-    tail BLOB,                      -- the end of its output
-    PRIMARY KEY (run, position)
-) WITHOUT ROWID;
-CREATE TABLE migrations (
-    run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-    target TEXT NOT NULL,
-    outcome TEXT NOT NULL,
-    before TEXT NOT NULL,
-    after TEXT NOT NULL,
-    message TEXT NOT NULL,
-    seconds REAL NOT NULL,
-    PRIMARY KEY (run, target)
-) WITHOUT ROWID;
-CREATE TABLE workers (              -- processes that migrate databases
-    hook_id TEXT PRIMARY KEY,       -- marks them: REFRESH_AGENT_HOOK_ID
-    run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-    pid INTEGER NOT NULL,
-    started_at REAL NOT NULL,
-    timeout REAL NOT NULL,          -- seconds, 0 for none
-    outcome TEXT                    -- NULL while it runs
-) WITHOUT ROWID;
-CREATE TABLE committed (
-    position INTEGER PRIMARY KEY,
-    document TEXT NOT NULL UNIQUE,
-    fingerprint TEXT NOT NULL,
-    run INTEGER NOT NULL REFERENCES runs (id)
-);
-"""
-
-AGENT = os.urandom(8).hex()
-"""This process, in the journal. What it has not been able to record is not what a dead agent left running."""
+LOG = logging.getLogger("refresh_agent")
 
 KEEP_OUTPUTS = 50
-"""Runs of which the hooks' output is kept: it is what makes a journal large."""
+"""Runs of which the hooks' output is kept."""
 
-BUSY_SECONDS = 10.0
-"""How long a writer waits for another command that writes; none holds the file for more than milliseconds."""
+KEEP_OUTPUT_BYTES = 16 * 2**20
+"""So much of it, but for the newest run's: it is what makes a journal large."""
+
+EDGE = Edge()
 
 
 class Run(NamedTuple):
@@ -120,11 +52,32 @@ class PhaseEnd(NamedTuple):
     outcome: str
 
 
+class Boundary(NamedTuple):
+    """One phase has ended and another begun, or only one of it.
+
+    ``activated``: the run got through post-configure, so the node is not quiesced any more.
+    """
+
+    ended: PhaseEnd | None
+    begun: str
+    activated: bool = False
+
+
+class Leader(NamedTuple):
+    """A hook's process, which leads its process group and session; ``began`` in ticks since boot."""
+
+    pid: int
+    began: int
+
+
 class OpenRun(NamedTuple):
-    """A run without an end, and those of its hooks that had one: what they have left running may go on."""
+    """A run without an end; those of its hooks that had one: what they have left running may go on; and the
+    others, as far as they were recorded.
+    """
 
     run_id: str
     ended_hooks: frozenset[str]
+    running: tuple[Leader, ...] = ()
 
     def may_have_left(self, hook_id: str) -> bool:
         """Whether a process with this mark is one that was interrupted; it need not be recorded yet."""
@@ -141,75 +94,93 @@ class HookRecord(NamedTuple):
 
 
 class Journal:
-    """Open it only while it is needed; every method raises StateError when the file cannot be used."""
+    """Open it only while it is needed. Every method raises StateError when the file cannot be used, and of
+    that DamagedError when its content is not what it should be.
+    """
 
-    def __init__(self, state_dir: str) -> None:
-        self.path = os.path.join(state_dir, "journal.sqlite")
-        with self._explained("opened"):
-            files.make_directory(state_dir, 0o700)
-            # Made with its mode before SQLite would make it with the umask's; its companions follow it.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-            self._identity = _identity(self.path)
-            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-        try:
-            self._prepare()
-        except BaseException:
-            self._db.close()
-            raise
+    def __init__(self, state_dir: str, edge: Edge = EDGE) -> None:
+        self._edge = edge
+        self._file = JournalFile(state_dir, edge)
+        self._db = self._file.db
+
+    @property
+    def path(self) -> str:
+        return self._file.path
+
+    @property
+    def damaged(self) -> bool:
+        """Whether anything was found that should not be."""
+        return self._file.damaged
 
     def close(self) -> None:
-        self._db.close()
+        self._file.close()
+
+    def check(self) -> None:
+        """Read whatever a refresh will depend on, so that damage shows before it matters."""
+        self._file.check()
+        self.history()
+        self.open_runs()
+        self.open_workers()
 
     def history(self) -> History:
-        """What was committed, and the last run if it did not succeed.
+        """What was committed, the last run if it did not succeed, and whether the node is quiesced.
 
-        A run by hand is for no documents (``[]``): nothing follows from it for those that there are.
+        A run by hand is for no documents (``[]``): but for that last point, nothing follows from it.
         """
-        with self._explained("read"):
+        with self._file.explained("read"):
             committed = tuple(
-                self._db.execute("SELECT document, fingerprint FROM committed ORDER BY position")
+                (str(document), str(fingerprint))
+                for document, fingerprint in self._db.execute(
+                    "SELECT document, fingerprint FROM committed ORDER BY position"
+                )
             )
             succeeded = self._db.execute(
                 "SELECT max(id) FROM runs WHERE outcome = ? AND documents != '[]'", (RunOutcome.SUCCESS,)
             ).fetchone()[0]
-            return History(committed or None, self._unfinished(succeeded or 0))
+            return History(committed or None, self._unfinished(succeeded or 0), self._quiesced())
 
     def open_runs(self) -> tuple[OpenRun, ...]:
         """Those that had not ended when another agent did; their hooks may still run, in this boot."""
-        with self._explained("read"):
+        with self._file.explained("read"):
             rows = self._db.execute(
                 "SELECT id, run_id FROM runs WHERE boot_id = ? AND agent <> ? AND (outcome IS NULL"
                 # error.d runs when the run has its outcome.
                 " OR EXISTS (SELECT 1 FROM phases WHERE run = runs.id AND phases.outcome IS NULL))",
-                (boot_id(), AGENT),
+                (self._edge.boot_id(), self._edge.agent),
             ).fetchall()
-            return tuple(OpenRun(run_id, self._ended_hooks(row)) for row, run_id in rows)
+            return tuple(self._open_run(row, str(run_id)) for row, run_id in rows)
 
-    def _ended_hooks(self, row: int) -> frozenset[str]:
-        hooks = self._db.execute("SELECT hook_id FROM hooks WHERE run = ? AND outcome IS NOT NULL", (row,))
-        return frozenset(hook_id for (hook_id,) in hooks)
+    def _open_run(self, row: int, run_id: str) -> OpenRun:
+        hooks = self._db.execute("SELECT hook_id, pid, began, outcome FROM hooks WHERE run = ?", (row,))
+        ended, running = set(), []
+        for hook_id, pid, began, outcome in hooks:
+            if outcome is not None:
+                ended.add(str(hook_id))
+            elif pid and began:
+                running.append(Leader(int(pid), int(began)))
+        return OpenRun(run_id, frozenset(ended), tuple(running))
 
     def open_workers(self) -> tuple[tuple[str, float], ...]:
-        """As ``open_runs``, for workers that migrate databases; with the wall time until which they may."""
-        with self._explained("read"):
+        """As ``open_runs``, for workers that migrate databases; with the seconds that they may still take."""
+        with self._file.explained("read"):
             rows = self._db.execute(
-                "SELECT hook_id, CASE timeout WHEN 0 THEN 1e999 ELSE workers.started_at + timeout END"
-                " FROM workers JOIN runs ON runs.id = workers.run"
+                "SELECT hook_id, ifnull(until, 1e999) FROM workers JOIN runs ON runs.id = workers.run"
                 " WHERE workers.outcome IS NULL AND runs.boot_id = ? AND runs.agent <> ?",
-                (boot_id(), AGENT),
-            )
-            return tuple(rows)
+                (self._edge.boot_id(), self._edge.agent),
+            ).fetchall()
+            now = self._edge.since_boot()
+            return tuple((str(hook_id), float(until) - now) for hook_id, until in rows)
 
     def close_interrupted(self) -> tuple[str, ...]:
         """Mark runs that never ended as interrupted; the lock is held, so no agent works on them."""
-        with self._durably("written"):
+        with self._file.durably("written"):
             rows = self._db.execute("SELECT id, run_id FROM runs WHERE outcome IS NULL").fetchall()
             for row, _ in rows:
                 phase, hook = self._position(row)
                 self._db.execute(
                     "UPDATE runs SET outcome = ?, ended_at = ?, failed_phase = ?, failed_hook = ?"
                     " WHERE id = ?",
-                    (RunOutcome.INTERRUPTED, time.time(), phase, hook, row),
+                    (RunOutcome.INTERRUPTED, self._edge.wall(), phase, hook, row),
                 )
             for table in ("phases", "hooks", "workers"):
                 self._db.execute(
@@ -218,14 +189,15 @@ class Journal:
                 )
         return tuple(run_id for _, run_id in rows)
 
-    def begin(self, decision: Decision, documents: Fingerprints) -> Run:
-        """Durable before the first hook starts: with the boundary of its phase, which is."""
+    def begin(self, decision: Decision, documents: Fingerprints, *, quiesces: bool = False) -> Run:
+        """Durable before the first hook starts. ``quiesces``: the run begins with pre-configure."""
         run_id = os.urandom(16).hex()
-        with self._explained("written"):
+        now = self._edge.wall()
+        with self._file.durably("written"):
+            quiesced = self._quiesced()
             cursor = self._db.execute(
-                "INSERT INTO runs"
-                " (run_id, trigger, attempt, reason, changed, documents, boot_id, agent, started_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO runs (run_id, trigger, attempt, reason, changed, documents, boot_id, agent,"
+                " started_at, failures, quiesced_since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run_id,
                     decision.trigger,
@@ -233,96 +205,91 @@ class Journal:
                     decision.reason,
                     json.dumps(decision.changed),
                     json.dumps(documents),
-                    boot_id(),
-                    AGENT,
-                    time.time(),
+                    self._edge.boot_id(),
+                    self._edge.agent,
+                    now,
+                    decision.failures,
+                    quiesced.since if quiesced else now if quiesces else None,
                 ),
             )
         return Run(cursor.lastrowid or 0, run_id)
 
     def forget(self, run: Run) -> None:
         """It began and nothing has happened since."""
-        with self._durably("written"):
+        with self._file.durably("written"):
             self._db.execute("DELETE FROM runs WHERE id = ?", (run.row,))
 
     def prune(self, keep_runs: int, keep_days: float) -> None:
-        """Let go of old runs, never of the newest, by hand or not, nor of the one that is committed; and
-        sooner of outputs.
+        """Let go of old runs, never of the newest, by hand or not, nor of those that tell what is committed
+        and whether the node is quiesced; and sooner of outputs.
         """
-        with self._explained("written"):
-            self._db.execute(
-                "DELETE FROM runs WHERE outcome IS NOT NULL"
-                " AND id NOT IN (SELECT run FROM committed) AND id < (SELECT max(id) FROM runs)"
-                " AND id IS NOT (SELECT max(id) FROM runs WHERE documents != '[]')"
-                " AND (started_at < ? OR id NOT IN (SELECT id FROM runs ORDER BY id DESC LIMIT ?))",
-                (time.time() - keep_days * 86400, keep_runs),
-            )
-            self._db.execute(
-                "UPDATE hooks SET tail = NULL WHERE tail IS NOT NULL"
-                " AND run NOT IN (SELECT id FROM runs ORDER BY id DESC LIMIT ?)",
-                (KEEP_OUTPUTS,),
-            )
+        with self._file.explained("written"):
+            oldest = self._edge.wall() - keep_days * 86400
+            self._db.execute(_DELETE_RUNS, (RunOutcome.SUCCESS, oldest, keep_runs))
+            self._db.execute(_DELETE_OUTPUTS, (KEEP_OUTPUTS, KEEP_OUTPUT_BYTES))
 
-    def record_boundary(self, run: Run, ended: PhaseEnd | None, begun: str) -> None:
-        """One phase has ended and another begun, or only one of it: a place to which a power loss may go
-        back, in one transaction.
-        """
-        with self._durably("written"):
-            if ended is not None:
+    def record_boundary(self, run: Run, boundary: Boundary) -> None:
+        """A place to which a power loss may go back, in one transaction."""
+        now = self._edge.wall()
+        with self._file.durably("written"):
+            if boundary.ended is not None:
                 self._db.execute(
                     "UPDATE phases SET ended_at = ?, outcome = ? WHERE run = ? AND phase = ?",
-                    (time.time(), ended.outcome, run.row, ended.phase),
+                    (now, boundary.ended.outcome, run.row, boundary.ended.phase),
                 )
-            if ended is None and not begun:  # a run without phases: its beginning all the same
-                self._db.execute("UPDATE runs SET started_at = started_at WHERE id = ?", (run.row,))
-            if begun:
+            if boundary.activated:
+                self._activate(run, now)
+            if boundary.begun:
                 self._db.execute(
                     "INSERT INTO phases (run, phase, started_at) VALUES (?, ?, ?)",
-                    (run.row, begun, time.time()),
+                    (run.row, boundary.begun, now),
                 )
 
     def record_hooks(self, run: Run, hooks: Sequence[HookRecord]) -> None:
-        """What is known of them by now, in one statement: it is written while the next hook runs."""
+        """What is known of them by now, in one go: it is written while the next hook runs."""
         values = [value for hook in hooks for value in (run.row, *_hook_values(hook))]
-        with self._explained("written"):
+        outputs = [
+            value
+            for hook in hooks
+            if hook.result is not None and hook.result.tail
+            for value in (run.row, hook.position, hook.result.tail)
+        ]
+        with self._file.together("written"):
             self._db.execute(
                 "INSERT INTO hooks VALUES"
                 + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * len(hooks))
                 + " ON CONFLICT DO UPDATE SET seconds = excluded.seconds, status = excluded.status,"
-                " outcome = excluded.outcome, tail = excluded.tail",
+                " outcome = excluded.outcome",
                 values,
             )
+            if outputs:
+                rows = ", ".join(["(?, ?, ?)"] * (len(outputs) // 3))
+                self._db.execute(f"INSERT OR REPLACE INTO outputs VALUES {rows}", outputs)  # noqa: S608
 
     def worker_began(self, run: Run, hook_id: str, pid: int, timeout: float) -> None:
-        with self._durably("written"):
+        """``timeout``: the seconds that it may take, 0 for as long as it likes."""
+        until = self._edge.since_boot() + timeout if timeout else None
+        with self._file.durably("written"):
             self._db.execute(
-                "INSERT INTO workers (hook_id, run, pid, started_at, timeout) VALUES (?, ?, ?, ?, ?)",
-                (hook_id, run.row, pid, time.time(), timeout),
+                "INSERT INTO workers (hook_id, run, pid, started_at, until) VALUES (?, ?, ?, ?, ?)",
+                (hook_id, run.row, pid, self._edge.wall(), until),
             )
 
     def worker_ended(self, hook_id: str, ended: Exit) -> None:
-        with self._explained("written"):
+        with self._file.explained("written"):
             self._db.execute("UPDATE workers SET outcome = ? WHERE hook_id = ?", (ended.ending, hook_id))
 
     def migrated(self, run: Run, result: MigrationResult) -> None:
-        with self._explained("written"):
+        way = (result.outcome, result.before, result.after, result.message, result.seconds)
+        with self._file.explained("written"):
             self._db.execute(
-                "INSERT INTO migrations VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    run.row,
-                    result.target,
-                    result.outcome,
-                    result.before,
-                    result.after,
-                    result.message,
-                    result.seconds,
-                ),
+                "INSERT INTO migrations VALUES (?, ?, ?, ?, ?, ?, ?)", (run.row, result.target, *way)
             )
 
     def commit(self, run: Run, documents: Fingerprints) -> None:
         """The run succeeded: its documents are from now on what the node has. One transaction, durable."""
-        self._refuse_if_replaced()
-        with self._durably("written"):
+        self._file.refuse_if_replaced()
+        with self._file.durably("written"):
             self._db.execute("DELETE FROM committed")
             self._db.executemany(
                 "INSERT INTO committed VALUES (?, ?, ?, ?)",
@@ -332,57 +299,74 @@ class Journal:
 
     def succeed(self, run: Run) -> None:
         """The run succeeded; what was committed before stays committed."""
-        self._refuse_if_replaced()
-        with self._durably("written"):
+        self._file.refuse_if_replaced()
+        with self._file.durably("written"):
             self._end(run, RunOutcome.SUCCESS, "done")
 
-    def fail(self, run: Run, outcome: RunOutcome, failure: Failure) -> None:
-        """The run did not succeed; what was committed before stays committed."""
-        with self._durably("written"):
+    def fail(self, run: Run, outcome: RunOutcome, failure: Failure, *, held: bool = False) -> None:
+        """The run did not succeed; what was committed before stays committed.
+
+        ``held``: it has failed so often that it is not tried again by itself.
+        """
+        with self._file.durably("written"):
             of_phase = "stopped" if failure.stopped else "failed"
             self._end(run, outcome, "done" if outcome is RunOutcome.DEFERRED else of_phase)
             self._db.execute(
-                "UPDATE runs SET failed_phase = ?, failed_hook = ?, failed_status = ?, failed_reason = ?"
-                " WHERE id = ?",
-                (failure.phase, _text(failure.hook), failure.status, _text(failure.reason), run.row),
+                "UPDATE runs SET failed_phase = ?, failed_hook = ?, failed_status = ?, failed_reason = ?,"
+                " failures = failures + ?, held = ? WHERE id = ?",
+                (
+                    failure.phase,
+                    _text(failure.hook),
+                    failure.status,
+                    _text(failure.reason),
+                    outcome.is_failure,
+                    held,
+                    run.row,
+                ),
             )
-
-    def _refuse_if_replaced(self) -> None:
-        if _identity(self.path) != self._identity:
-            raise StateError(f"{self.path}: the journal was removed or replaced during the run")
 
     def _end(self, run: Run, outcome: RunOutcome, of_phase: str) -> None:
         """With its last phase, which has no boundary of its own."""
-        now = time.time()
+        now = self._edge.wall()
+        if outcome is RunOutcome.SUCCESS:
+            self._activate(run, now)
         self._db.execute("UPDATE runs SET outcome = ?, ended_at = ? WHERE id = ?", (outcome, now, run.row))
         self._db.execute(
             "UPDATE phases SET outcome = ?, ended_at = ? WHERE run = ? AND outcome IS NULL",
             (of_phase, now, run.row),
         )
 
+    def _activate(self, run: Run, now: float) -> None:
+        self._db.execute(
+            "UPDATE runs SET activated_at = ifnull(activated_at, ?) WHERE id = ?", (now, run.row)
+        )
+
     def _unfinished(self, succeeded: int) -> Unfinished | None:
-        """The newest run, if it is after the last success; attempts count on while the documents stay, but
-        for those that were deferred.
-        """
+        """The newest run, if it is after the last success."""
         row = self._db.execute(
-            "SELECT documents, attempt, outcome, failed_phase, failed_hook FROM runs"
+            "SELECT documents, attempt, failures, outcome, failed_phase, failed_hook FROM runs"
             " WHERE id > ? AND documents != '[]' ORDER BY id DESC LIMIT 1",
             (succeeded,),
         ).fetchone()
         if row is None:
             return None
-        documents = tuple((name, fingerprint) for name, fingerprint in json.loads(row[0]))
-        failures = self._db.execute(
-            "SELECT count(*) FROM runs WHERE outcome IN (?, ?)"
-            " AND documents != '[]' AND id > max(?, (SELECT ifnull(max(id), 0) FROM runs"
-            " WHERE documents NOT IN (?, '[]')))",
-            (RunOutcome.HOOK_FAILED, RunOutcome.MIGRATION_FAILED, succeeded, row[0]),
-        ).fetchone()[0]
-        interrupted = row[2] in {RunOutcome.INTERRUPTED, None}
-        deferred = row[2] == RunOutcome.DEFERRED
+        documents = tuple((str(name), str(fingerprint)) for name, fingerprint in json.loads(row[0]))
+        deferred = row[3] == RunOutcome.DEFERRED
         # What was deferred is no attempt: the next run has its number again.
-        attempts = row[1] - deferred
-        return Unfinished(documents, attempts, failures, interrupted, row[3] or "", row[4] or "", deferred)
+        attempts = int(row[1]) - deferred
+        interrupted = row[3] in {RunOutcome.INTERRUPTED, None}
+        return Unfinished(documents, attempts, int(row[2]), interrupted, row[4] or "", row[5] or "", deferred)
+
+    def _quiesced(self) -> Quiesced | None:
+        row = self._db.execute(
+            "SELECT quiesced_since, run_id, attempt, outcome, failed_phase, failed_hook, activated_at"
+            " FROM runs WHERE quiesced_since IS NOT NULL OR activated_at IS NOT NULL"
+            " ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        if row is None or row[6] is not None:
+            return None
+        interrupted = row[3] in {RunOutcome.INTERRUPTED, None}
+        return Quiesced(float(row[0]), str(row[1]), int(row[2]), interrupted, row[4] or "", row[5] or "")
 
     def _position(self, row: int) -> tuple[str, str]:
         """Phase and hook where a run stands, from what was written as they began."""
@@ -399,80 +383,78 @@ class Journal:
             return "", ""
         return phase[0], hook[1] if hook is not None and hook[0] == phase[0] else ""
 
-    def _prepare(self) -> None:
-        with self._explained("used"):
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._create()
-            elif version != SCHEMA_VERSION:
-                raise StateError(
-                    f"{self.path}: is of version {version}, this agent knows {SCHEMA_VERSION};"
-                    " it was written by a newer one"
-                )
 
-    def _create(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        with self._durably("made"):
-            # Another command may have made it since.
-            if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+_DELETE_RUNS = """
+DELETE FROM runs WHERE outcome IS NOT NULL AND id NOT IN (SELECT run FROM committed)
+AND id < (SELECT max(id) FROM runs)
+AND id IS NOT (SELECT max(id) FROM runs WHERE documents <> '[]')
+AND id IS NOT (SELECT max(id) FROM runs WHERE documents <> '[]' AND outcome = ?)
+AND id IS NOT (SELECT max(id) FROM runs WHERE quiesced_since IS NOT NULL OR activated_at IS NOT NULL)
+AND (started_at < ? OR id NOT IN (SELECT id FROM runs ORDER BY id DESC LIMIT ?))
+"""
 
-    @contextlib.contextmanager
-    def _durably(self, verb: str) -> Iterator[None]:
-        """One transaction that a power loss does not take back."""
-        with self._explained(verb):
-            self._db.execute("PRAGMA synchronous = FULL")
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-            finally:
-                self._db.execute("PRAGMA synchronous = NORMAL")
+_DELETE_OUTPUTS = """
+DELETE FROM outputs WHERE run NOT IN (SELECT id FROM runs ORDER BY id DESC LIMIT ?)
+OR run < (SELECT max(run) FROM outputs) AND run IN (
+    SELECT run FROM (
+        SELECT run, sum(sum(length(tail))) OVER (ORDER BY run DESC) AS size FROM outputs GROUP BY run
+    ) WHERE size > ?
+)
+"""
 
-    @contextlib.contextmanager
-    def _explained(self, verb: str) -> Iterator[None]:
+
+@contextlib.contextmanager
+def sound(state_dir: str, edge: Edge = EDGE) -> Iterator[Journal]:
+    """The journal; a damaged one is set aside, and a new one takes its place. Raises StateError.
+
+    Only for who holds the run lock. Running once too often is right, forgetting is not.
+    """
+    journal = _checked(state_dir, edge)
+    if journal is None:
+        journal = Journal(state_dir, edge)
+    try:
+        yield journal
+    finally:
         try:
-            yield
-        except (sqlite3.Error, OSError, ValueError) as error:
-            damaged = type(error) is sqlite3.DatabaseError
-            advice = "; it is damaged: move it away, and everything is run once" if damaged else ""
-            raise StateError(f"{self.path}: the journal cannot be {verb}: {error}{advice}") from error
+            journal.close()
+        finally:
+            if journal.damaged:
+                _set_aside(state_dir, edge, f"{journal.path}: the journal is damaged")
+
+
+def _checked(state_dir: str, edge: Edge) -> Journal | None:
+    """None if it was damaged and is out of the way now."""
+    journal = None
+    try:
+        journal = Journal(state_dir, edge)
+        journal.check()
+    except DamagedError as error:
+        if journal is not None:
+            with contextlib.suppress(StateError):
+                journal.close()
+        _set_aside(state_dir, edge, str(error))
+        return None
+    except BaseException:
+        if journal is not None:
+            journal.close()
+        raise
+    return journal
+
+
+def _set_aside(state_dir: str, edge: Edge, why: str) -> None:
+    aside = journal_file.set_aside(state_dir, edge.wall())
+    LOG.error("%s; it is set aside as %s, and everything is run once more", why, aside)
 
 
 def _hook_values(record: HookRecord) -> tuple[object, ...]:
     started, result = record.started, record.result
-    began = (record.position, started.phase, _text(started.hook), started.hook_id, started.pid)
+    began = (record.position, started.phase, _text(started.hook), started.hook_id, started.pid, started.began)
     if result is None:
-        return (*began, record.started_at, None, None, None, None)
+        return (*began, record.started_at, None, None, None)
     ended = result.exit
-    return (*began, record.started_at, ended.seconds, ended.status, ended.ending, result.tail)
+    return (*began, record.started_at, ended.seconds, ended.status, ended.ending)
 
 
 def _text(text: str) -> str:
     """As SQLite takes it: what is not UTF-8 in the name of a file is shown as an escape."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def boot_id() -> str:
-    """Changes at every boot of the node; empty where the kernel does not tell."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""

@@ -262,6 +262,11 @@ class RunOutcome(StrEnum):
     INTERRUPTED = "interrupted"
     NOT_RECORDED = "not recorded"
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the run came to a bad end by itself, so that it counts for [retry] max_attempts."""
+        return self in {RunOutcome.HOOK_FAILED, RunOutcome.MIGRATION_FAILED}
+
 
 class Failure(NamedTuple):
     """Where a run came to its end. ``hook`` may be empty: a phase can fail as a whole.
@@ -281,12 +286,16 @@ class Failure(NamedTuple):
 
 
 class StartedHook(NamedTuple):
-    """A hook that runs now. ``hook_id`` marks its processes (REFRESH_AGENT_HOOK_ID); pid 0: never started."""
+    """A hook that runs now. ``hook_id`` marks its processes (REFRESH_AGENT_HOOK_ID); pid 0: never started.
+
+    ``began``: when its process did, in the kernel's ticks since boot; 0 if it had ended before it was seen.
+    """
 
     phase: str
     hook: str
     hook_id: str
     pid: int
+    began: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,11 +335,26 @@ class Unfinished(NamedTuple):
         )
 
 
+class Quiesced(NamedTuple):
+    """Services may be stopped: a run entered pre-configure, and none since got through post-configure.
+
+    ``since``: wall clock. The rest is of the newest of these runs; where it stopped is empty while it runs.
+    """
+
+    since: float
+    run_id: str
+    attempt: int
+    interrupted: bool
+    phase: str = ""
+    hook: str = ""
+
+
 class History(NamedTuple):
     """What the journal knows before a decision. ``committed`` is None when no run ever succeeded."""
 
     committed: Fingerprints | None = None
     unfinished: Unfinished | None = None
+    quiesced: Quiesced | None = None
 
 
 # --- databases -------------------------------------------------------------------------------------------

@@ -15,13 +15,17 @@ class Action(StrEnum):
 
 
 class Decision(NamedTuple):
-    """What to do and the reason in words; the rest is for the run, if there is one."""
+    """What to do and the reason in words; the rest is for the run, if there is one.
+
+    ``failures``: how often the same documents have failed in a row before.
+    """
 
     action: Action
     reason: str
     trigger: Trigger
     attempt: int = 1
     changed: tuple[str, ...] = ()
+    failures: int = 0
 
     @property
     def runs(self) -> bool:
@@ -48,10 +52,15 @@ def decide(request: Request, documents: Fingerprints, history: History) -> Decis
             f"changed since the run that did not succeed: {_listed(changed) or 'back to the last commit'}"
         )
         return Decision(Action.RUN, reason, _fresh(request.trigger), 1, changed)
-    if history.committed is None:
-        return Decision(Action.RUN, "nothing was ever committed here", _fresh(request.trigger), 1, changed)
-    if changed:
-        return Decision(Action.RUN, f"changed: {_listed(changed)}", _fresh(request.trigger), 1, changed)
+    if changed or history.committed is None:
+        new = history.committed is None
+        reason = "nothing was ever committed here" if new else f"changed: {_listed(changed)}"
+        return Decision(Action.RUN, reason, _fresh(request.trigger), 1, changed)
+    if history.quiesced is not None:
+        # A run by hand has left it so: nothing else would ever activate it again.
+        reason = f"the node is quiesced by run {history.quiesced.run_id[:8]}"
+        trigger = request.trigger if _asked(request) else Trigger.RETRY
+        return Decision(Action.RETRY, reason, trigger, history.quiesced.attempt + 1)
     if request.force or request.trigger is Trigger.SIGNAL:
         return Decision(Action.RUN, "asked for, nothing changed", _fresh(request.trigger))
     return Decision(Action.NOOP, "nothing changed since the last success", request.trigger)
@@ -68,15 +77,27 @@ def changed_names(before: Fingerprints, after: Fingerprints) -> tuple[str, ...]:
 
 
 def _again(request: Request, changed: tuple[str, ...], unfinished: Unfinished) -> Decision:
-    asked = request.force or request.trigger in {Trigger.SIGNAL, Trigger.ONCE}
+    asked = _asked(request)
     if request.max_attempts and unfinished.failures >= request.max_attempts and not asked:
         reason = f"held after {unfinished.failures} attempts, until the metadata changes or an operator asks"
-        return Decision(Action.HOLD, reason, request.trigger, unfinished.attempts, changed)
+        return Decision(
+            Action.HOLD, reason, request.trigger, unfinished.attempts, changed, unfinished.failures
+        )
     trigger = request.trigger if asked else Trigger.RETRY
     how = "was interrupted" if unfinished.interrupted else "was deferred" if unfinished.deferred else "failed"
     return Decision(
-        Action.RETRY, f"the last attempt {how} {unfinished.where}", trigger, unfinished.attempts + 1, changed
+        Action.RETRY,
+        f"the last attempt {how} {unfinished.where}",
+        trigger,
+        unfinished.attempts + 1,
+        changed,
+        unfinished.failures,
     )
+
+
+def _asked(request: Request) -> bool:
+    """By an operator: back-off and held are for what happens by itself."""
+    return request.force or request.trigger in {Trigger.SIGNAL, Trigger.ONCE}
 
 
 def _fresh(trigger: Trigger) -> Trigger:

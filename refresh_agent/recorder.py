@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from refresh_agent.errors import StateError
-from refresh_agent.journal import HookRecord, Journal, PhaseEnd, Run
+from refresh_agent.journal import Boundary, HookRecord, Journal, PhaseEnd, Run
 from refresh_agent.lines import Lines, Listener
 from refresh_agent.model import (
     Exit,
@@ -40,6 +40,7 @@ class RunRecorder:
         self._listener = listener
         self._begun = 0
         self._over: PhaseEnd | None = None
+        self._activated = False
         self._running: dict[str, HookRecord] = {}
         self._began: dict[str, float] = {}
 
@@ -47,10 +48,16 @@ class RunRecorder:
     def run_id(self) -> str:
         return self._run.run_id
 
+    @property
+    def activated(self) -> bool:
+        """Whether the run has got through post-configure."""
+        return self._activated
+
     def phase_began(self, phase: str, hooks: int) -> None:
         self.phases += phase != order.ERROR
         self._began[phase] = time.monotonic()
         LOG.info("%s: begins, %d hook%s", phase, hooks, "" if hooks == 1 else "s")
+        self._activated |= phase == order.MIGRATION  # it comes after post-configure
         self._boundary(phase)
 
     def phase_ended(self, phase: str, failure: Failure | None) -> None:
@@ -65,12 +72,13 @@ class RunRecorder:
     def databases_begin(self) -> None:
         """They may take hours, in which all phases are over."""
         status("migrating databases")
+        self._activated = True
         self._boundary()
 
     def _boundary(self, begun: str = "") -> None:
         """Written when the next phase begins, or with the run's end: one wait for the disk instead of two."""
         with reported():
-            self._journal.record_boundary(self._run, self._over, begun)
+            self._journal.record_boundary(self._run, Boundary(self._over, begun, self._activated))
         self._over = None
 
     def hooks_changed(self, events: Sequence[HookEvent]) -> None:
@@ -133,9 +141,9 @@ class RunRecorder:
         with reported():
             self._journal.migrated(self._run, result)
 
-    def failed(self, outcome: RunOutcome, failure: Failure) -> None:
+    def failed(self, outcome: RunOutcome, failure: Failure, *, held: bool) -> None:
         with reported():
-            self._journal.fail(self._run, outcome, failure)
+            self._journal.fail(self._run, outcome, failure, held=held)
             self._over = None
 
 

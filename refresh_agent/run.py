@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from refresh_agent import cache, config_files, metadata
@@ -37,6 +37,10 @@ COMPARABLE = 4 * 2**20
 """Bytes up to which contents are compared key by key for the log; beyond, that would cost too much memory."""
 
 
+MakeRunner = Callable[[StopSignal, Grace], ProcessRunner]
+"""Makes what starts the hooks; tests that need thousands of runs start none."""
+
+
 class Work(NamedTuple):
     """What a run works with. ``listener`` hears the hooks' output instead of the log.
 
@@ -50,6 +54,7 @@ class Work(NamedTuple):
     mask: Masker
     listener: Listener | None = None
     joined: bool = True
+    runner: MakeRunner = ProcessRunner
 
 
 class Finished(NamedTuple):
@@ -62,6 +67,8 @@ class Finished(NamedTuple):
     seconds: float
     phases: int
     hooks: int
+    quiesced: bool = False
+    held: bool = False
 
     def __str__(self) -> str:
         counted = ((self.phases, "phase"), (self.hooks, "hook"), (len(self.migrations), "database"))
@@ -72,7 +79,15 @@ class Finished(NamedTuple):
         verb = "stopped" if self.failure.stopped else "failed"
         if self.outcome is RunOutcome.DEFERRED:
             verb = "deferred"
-        return f"{name}: {verb} after {self.seconds:.2f} s: {self.failure} ({counts})"
+        text = f"{name}: {verb} after {self.seconds:.2f} s: {self.failure} ({counts})"
+        return f"{text}; {self.standing}" if self.standing else text
+
+    @property
+    def standing(self) -> str:
+        """What is not as it should be, and remains so."""
+        quiesced = "the node is quiesced until a run gets through post-configure" if self.quiesced else ""
+        held = "held until the metadata changes or an operator asks" if self.held else ""
+        return "; ".join(filter(None, (quiesced, held)))
 
 
 def carry_out(work: Work, decision: Decision, history: History) -> Finished:
@@ -84,15 +99,16 @@ def carry_out(work: Work, decision: Decision, history: History) -> Finished:
     return _carry_out(work, _Refresh(work), decision, history)
 
 
-def carry_out_by_hand(work: Work, decision: Decision) -> Finished:
+def carry_out_by_hand(work: Work, decision: Decision, history: History) -> Finished:
     """Run with what the sources last gave. Whether that succeeds says nothing about what is committed."""
-    return _carry_out(work, _ByHand(work), decision, History())
+    return _carry_out(work, _ByHand(work), decision, History(quiesced=history.quiesced))
 
 
 def _carry_out(work: Work, purpose: "_Refresh", decision: Decision, history: History) -> Finished:
     began = time.monotonic()
     work.mask.learn(purpose.secrets())
-    run = work.journal.begin(decision, purpose.fingerprints)
+    quiesces = order.present(work.settings.phases.base_dir, (order.PRE_CONFIGURE,))
+    run = work.journal.begin(decision, purpose.fingerprints, quiesces=quiesces)
     words = (run.run_id[:8], decision.trigger, decision.attempt, decision.reason)
     LOG.info("run %s begins (%s, attempt %d): %s", *words)
     recorder = RunRecorder(work.journal, run, decision.attempt, work.listener)
@@ -105,14 +121,17 @@ def _carry_out(work: Work, purpose: "_Refresh", decision: Decision, history: His
     run_env = {**named, **_run_environment(run, decision, history)}
     job = _job(work, run, run_env, recorder)
     outcome, failure, migrations = _phases_then_databases(work, job, recorder)
+    activated = failure is None or recorder.activated
+    held = purpose.is_held(outcome, decision)
     if failure is None:
         outcome, failure = purpose.succeeded(run)
     else:
-        recorder.failed(outcome, failure)
+        recorder.failed(outcome, failure, held=held)
         if not failure.stopped and outcome is not RunOutcome.DEFERRED:
             execute.run_error_hooks(job, failure)
     seconds = time.monotonic() - began
-    return Finished(run.run_id, outcome, failure, migrations, seconds, recorder.phases, recorder.hooks)
+    counts = (recorder.phases, recorder.hooks, (quiesces or history.quiesced is not None) and not activated)
+    return Finished(run.run_id, outcome, failure, migrations, seconds, *counts, held)
 
 
 class _Refresh:
@@ -143,6 +162,11 @@ class _Refresh:
         """Put the documents where hooks read them: OS_CONFIG_FILES. Raises StateError."""
         _log_changed_keys(self._work.sources, self._documents)
         return _config_files(self._work, self._documents)
+
+    def is_held(self, outcome: RunOutcome, decision: Decision) -> bool:
+        """Whether it has failed so often now that it is not tried again by itself."""
+        limit = self._work.settings.retry.max_attempts
+        return bool(limit) and outcome.is_failure and decision.failures + 1 >= limit
 
     def succeeded(self, run: Run) -> tuple[RunOutcome, Failure | None]:
         try:
@@ -185,6 +209,10 @@ class _ByHand(_Refresh):
         if self._named is not None:
             return {"OS_CONFIG_FILES": self._named}
         return _config_files(self._work, self._documents) if self._documents else {}
+
+    def is_held(self, outcome: RunOutcome, decision: Decision) -> bool:
+        del outcome, decision
+        return False  # nobody tries it again by itself anyway
 
     def succeeded(self, run: Run) -> tuple[RunOutcome, Failure | None]:
         try:
@@ -252,7 +280,7 @@ def _migrate(work: Work, job: execute.Job, recorder: RunRecorder) -> tuple[Migra
 
 def _job(work: Work, run: Run, run_env: Mapping[str, str], recorder: RunRecorder) -> execute.Job:
     phases = work.settings.phases
-    runner = ProcessRunner(work.stop, Grace(phases.kill_grace, phases.stop_grace))
+    runner = work.runner(work.stop, Grace(phases.kill_grace, phases.stop_grace))
     env = inherited(os.environ)
     ids = hook_ids(run.run_id)
     return execute.Job(phases, env, run_env, runner, recorder, work.stop, work.mask, ids, work.joined)
@@ -265,10 +293,9 @@ def _run_environment(run: Run, decision: Decision, history: History) -> dict[str
         "REFRESH_AGENT_ATTEMPT": str(decision.attempt),
         "REFRESH_AGENT_CHANGED": ":".join(decision.changed),
     }
-    unfinished = history.unfinished
-    if unfinished is not None and unfinished.interrupted and unfinished.phase:
-        place = (unfinished.phase, unfinished.hook)
-        variables["REFRESH_AGENT_INTERRUPTED"] = "/".join(filter(None, place))
+    last = history.unfinished or history.quiesced
+    if last is not None and last.interrupted and last.phase:
+        variables["REFRESH_AGENT_INTERRUPTED"] = "/".join(filter(None, (last.phase, last.hook)))
     return variables
 
 

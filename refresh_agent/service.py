@@ -9,7 +9,7 @@ import random
 import signal
 import sys
 import threading
-import time
+from collections.abc import Callable
 
 # futurist imports eventlet if it is there: 230 ms, 10 MiB and a warning, for nothing.
 sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type]
@@ -31,8 +31,9 @@ with imports.lightly({"asyncio", "dateutil.tz", "xmlrpc.client"}):
 
 from refresh_agent import systemd
 from refresh_agent.backoff import Backoff
-from refresh_agent.cycle import Cycle, Result
+from refresh_agent.cycle import EDGES, Cycle, Edges, Result
 from refresh_agent.errors import ConfigError, ExitCode, LockedError, RefreshAgentError, StateError
+from refresh_agent.journal_file import since_boot
 from refresh_agent.model import Settings, Trigger
 from refresh_agent.phases.family import reap_orphans
 from refresh_agent.plan import Request
@@ -90,15 +91,23 @@ def run(configuration: Configuration) -> int:
     return ExitCode.OK
 
 
-def now() -> float:
-    """Seconds since boot, the time of suspension included: delays are neither stretched nor cut by a clock
-    that is set.
+class Means(NamedTuple):
+    """What the daemon's life depends on besides its configuration; tests give others.
+
+    ``now``: seconds since boot. ``chance``: a random number in [0, 1).
     """
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    now: Callable[[], float] = since_boot
+    chance: Callable[[], float] = random.random
+    watcher: Callable[[Callable[[], None]], Watcher] = Watcher
+    edges: Edges = EDGES
+
+
+MEANS = Means()
 
 
 class Timers(NamedTuple):
-    """When the worker looks again without being woken; None for not at all. All in ``now()``'s seconds."""
+    """When the worker looks again without being woken; None for not at all. In seconds since boot."""
 
     quiescence: Quiescence
     backoff: Backoff
@@ -116,11 +125,13 @@ class Timers(NamedTuple):
 class Agent(service.ServiceBase):  # type: ignore[misc]
     """The worker. ``start`` runs in the launcher's thread and is the whole life of the daemon."""
 
-    def __init__(self, configuration: Configuration, stop: Stop) -> None:
+    def __init__(self, configuration: Configuration, stop: Stop, means: Means = MEANS) -> None:
         self._configuration = configuration
         self._stop = stop
+        self._means = means
+        self._now = means.now
         self.wakeup = Wakeup(stop)
-        self._watcher = Watcher(lambda: self.wakeup.because(Trigger.CHANGE))
+        self._watcher = means.watcher(lambda: self.wakeup.because(Trigger.CHANGE))
         self._ended = threading.Event()
         self.error: RefreshAgentError | None = None
         self._digest = configuration.digest()
@@ -129,8 +140,10 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self._looked = 0.0
         self._scanned: object = None
         self._seen: object = None
+        self._trace: object = None
         self._waiting = False
         self._asked_for = False
+        self._paused = False
         self._last_told = ""
 
     def start(self) -> None:
@@ -159,7 +172,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
 
     def _use(self, settings: Settings) -> None:
         """Raises ConfigError or StateError, and then what was used before still is."""
-        cycle = Cycle(settings, self._stop)
+        cycle = Cycle(settings, self._stop, self._means.edges)
         cycle.prepare()
         self._cycle = cycle
         self._settings = settings
@@ -167,7 +180,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self._timers = Timers(
             Quiescence(settings.quiet, settings.max_wait),
             Backoff(retry.initial, retry.maximum),
-            now() + settings.polling.interval,
+            self._now() + settings.polling.interval,
         )
 
     def _poll(self) -> None:
@@ -180,24 +193,27 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self._poll()
         self._refresh(Trigger.START)
         while not self._stop.requested:
-            reasons = self.wakeup.wait(self._timers.next_due() - now())
+            reasons = self.wakeup.wait(self._timers.next_due() - self._now())
             if not self._stop.requested:
                 self._turn(reasons)
         LOG.info("refresh-agent ends (signal %d)", self._stop.signal)
 
     def _splay(self) -> None:
         """A fleet that was switched on at once need not ask at once. A HUP ends the wait."""
-        seconds = self._settings.polling.splay * random.random()  # noqa: S311
+        seconds = self._settings.polling.splay * self._means.chance()
         if seconds:
             LOG.info("the first refresh is in %.1f s ([DEFAULT] splay)", seconds)
             self.wakeup.wait(seconds)
 
     def _turn(self, reasons: set[Trigger]) -> None:
         """See to one wake-up: by a signal, a file, or because a timer is due."""
-        moment = now()
+        moment = self._now()
         if Trigger.SIGNAL in reasons:
             self._reload()
             self._refresh(Trigger.SIGNAL)
+            return
+        if self._paused and not self._cycle.paused:
+            self._refresh(Trigger.RETRY)
             return
         if Trigger.CHANGE in reasons and self._timers.look is None:
             self._timers = self._timers._replace(look=max(moment, self._looked + LOOK_EVERY))
@@ -226,7 +242,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             self._configuration.digest() != self._digest and self._timers.backoff.not_before is None
         )
         seen = self._cycle.sources.look()
-        self._looked = now()
+        self._looked = self._now()
         if seen == self._seen and not reconfigured:
             return False
         self._seen = seen
@@ -239,6 +255,9 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         watched = self._watched()
         self._timers = self._timers._replace(rescan=moment + self._settings.polling.interval)
         self._watcher.watch(watched)
+        if self._was_disturbed():
+            self._refresh(Trigger.RETRY)
+            return
         scanned = scan(watched)
         if scanned == self._scanned:
             return
@@ -246,8 +265,15 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         if self._touched(moment):
             LOG.info("the rescan found a change")
 
+    def _was_disturbed(self) -> bool:
+        """Whether another process has made a run, and may have left it unfinished, or the node quiesced;
+        unless there will be a refresh anyway.
+        """
+        waits = self._timers.lock is not None or self._timers.backoff.not_before is not None or self._paused
+        return not waits and self._cycle.trace() != self._trace
+
     def _watched(self) -> tuple[str, ...]:
-        return (*self._cycle.sources.watch, *self._configuration.watch())
+        return (*self._cycle.watch, *self._configuration.watch())
 
     def _reload(self) -> None:
         """New settings between two cycles; the old ones stay if the new are bad."""
@@ -296,7 +322,10 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             self._errors += 1
             self._try_again_after(self._errors)
             return
-        self._waiting = self._asked_for = False
+        self._waiting = False
+        self._trace = self._cycle.trace()
+        self._paused = result.exit_code is ExitCode.PAUSED
+        self._asked_for &= self._paused  # then it is still to be done
         self._seen = self._cycle.sources.seen
         self._watch_anew()
         self._told(result)
@@ -306,7 +335,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             LOG.info("%s; waiting for it", error)
         self._waiting = True
         systemd.status(f"waiting: {error}")
-        self._timers = self._timers._replace(lock=(now() + LOCK_RETRY, trigger))
+        self._timers = self._timers._replace(lock=(self._now() + LOCK_RETRY, trigger))
 
     def _watch_anew(self) -> None:
         """The collection may have named new paths; what changed in them before they were watched counts."""
@@ -330,6 +359,8 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self._errors = 0
         if result.exit_code is ExitCode.LOCKED:
             self._try_again_later(result)
+        elif result.held:
+            systemd.status(result.summary)
         elif decision is not None and result.run_id and result.exit_code is not ExitCode.OK:
             self._try_again_after(decision.attempt)
         else:
@@ -351,8 +382,8 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         """Try again by the back-off, in so many seconds; a change starts it anew, since its first attempt is
         number 1.
         """
-        moment = now()
-        backoff = self._timers.backoff.failed(moment, failures, random.random())  # noqa: S311
+        moment = self._now()
+        backoff = self._timers.backoff.failed(moment, failures, self._means.chance())
         seconds = max((backoff.not_before or moment) - moment, at_least)
         self._timers = self._timers._replace(backoff=backoff._replace(not_before=moment + seconds))
         LOG.info("the next attempt is in %.1f s, or when something changes", seconds)

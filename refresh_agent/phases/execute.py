@@ -25,6 +25,7 @@ from refresh_agent.model import (
     TrustMode,
 )
 from refresh_agent.phases import environment, order, run_parts, trust
+from refresh_agent.phases.family import birth
 from refresh_agent.phases.output import HeldBack, Output
 from refresh_agent.phases.process import Process, ProcessRunner
 from refresh_agent.redact import Masker, looks_secret
@@ -232,7 +233,7 @@ class _Phase:
         command = Command(path, (path,), env, timeout=budget.timeout(), joined=self._job.joined)
         output = self._output(hook)
         process = self._job.runner.start(command, self._after_what_is_untold(output))
-        started = StartedHook(self._phase, hook, hook_id, process.pid)
+        started = StartedHook(self._phase, hook, hook_id, process.pid, birth(process.pid))
         self._running[process] = _Hook(started, output, budget)
         self._is_to_be_told(started)
         return None

@@ -95,58 +95,75 @@ def reap_orphans() -> bool:
     return True
 
 
-def end_leftovers(is_left: Callable[[str], bool], grace: float) -> tuple[int, ...]:
-    """End what still runs of hooks whose agent is gone; the pids that were found.
+class Leftovers(NamedTuple):
+    """What to look for of hooks whose agent is gone: never a stranger's.
 
-    Found by the mark in their environment, of which ``is_left`` is asked, so never a stranger's; with their
-    sessions and descendants.
+    ``is_left`` is asked of the mark in a process's environment. ``leaders``: pids of hooks and when they
+    began, since pids are given again; a process may overwrite its environment, but not that.
     """
+
+    is_left: Callable[[str], bool]
+    leaders: frozenset[tuple[int, int]] = frozenset()
+
+    def find(self, memory: "_Memory | None" = None) -> set[int]:
+        """The pids: with what shares a session with one, and what descends from them."""
+        table = process_table()
+        found = {pid for pid, entry in table.items() if (pid, entry.began) in self.leaders}
+        found |= {pid for pid in table if (mark := _mark(pid)) and self.is_left(mark)}
+        sessions = {table[pid].session for pid in found}
+        family = {pid for pid, entry in table.items() if entry.session in sessions}
+        family = (memory or _Memory()).with_those_seen(family, table)
+        # The hook itself may be what calls the agent anew.
+        return family - {os.getpid()}
+
+
+def end_leftovers(leftovers: Leftovers, grace: float) -> tuple[int, ...]:
+    """End what still runs of hooks whose agent is gone; the pids that were found."""
     memory = _Memory()
-    found = marked_family(is_left, memory)
+    found = leftovers.find(memory)
     _signal(found, signal.SIGTERM)
     kill = time.monotonic() + grace
-    while (left := marked_family(is_left, memory)) and time.monotonic() < kill + UNKILLABLE:
+    while (left := leftovers.find(memory)) and time.monotonic() < kill + UNKILLABLE:
         if time.monotonic() >= kill:
             _signal(left, signal.SIGKILL)
         time.sleep(LOOK_AGAIN)
     return tuple(sorted(found))
 
 
-def marked_family(is_meant: Callable[[str], bool], memory: _Memory | None = None) -> set[int]:
-    """All processes with such a mark, what shares a session with one, and what descends from them."""
-    table = process_table()
-    marked = {pid for pid in table if (mark := _mark(pid)) and is_meant(mark)}
-    sessions = {table[pid].session for pid in marked}
-    family = {pid for pid, entry in table.items() if entry.session in sessions}
-    family = (memory or _Memory()).with_those_seen(family, table)
-    # The hook itself may be what calls the agent anew.
-    return family - {os.getpid()}
-
-
 class Entry(NamedTuple):
-    """``began``: in ticks of the kernel's clock since it booted."""
+    """``began``: in ticks of the kernel's clock since it booted. ``ended``: it only waits to be buried."""
 
     parent: int
     session: int
     began: int
+    ended: bool = False
+
+
+def birth(pid: int) -> int:
+    """When a process began, in ticks of the kernel's clock since it booted; 0 if there is none."""
+    entry = _entry(str(pid))
+    return entry.began if entry else 0
 
 
 def process_table() -> Mapping[int, Entry]:
     """Every process that is not a zombie, from /proc."""
     table = {}
     for name in os.listdir("/proc"):
-        if not name.isdecimal():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                # The command's name is in parentheses and may hold anything, also parentheses.
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            continue
-        # A main thread that has ended is a zombie while others of the process run on.
-        if fields[0] not in {b"Z", b"X"} or int(fields[17]) > 1:
-            table[int(name)] = Entry(int(fields[1]), int(fields[3]), int(fields[19]))
+        if name.isdecimal() and (entry := _entry(name)) and not entry.ended:
+            table[int(name)] = entry
     return table
+
+
+def _entry(pid: str) -> Entry | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The command's name is in parentheses and may hold anything, also parentheses.
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    # A main thread that has ended is a zombie while others of the process run on.
+    ended = fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1
+    return Entry(int(fields[1]), int(fields[3]), int(fields[19]), ended)
 
 
 def _with_descendants(members: set[int], table: Mapping[int, Entry]) -> set[int]:

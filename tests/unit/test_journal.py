@@ -1,5 +1,6 @@
 """The durable record, in a real SQLite file."""
 
+import contextlib
 import itertools
 import os
 import pathlib
@@ -10,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from refresh_agent import journal as journal_module
+from refresh_agent import journal_file, journal_schema
 from refresh_agent.errors import ExitCode, StateError
-from refresh_agent.journal import HookRecord, Journal, OpenRun, PhaseEnd, Run
+from refresh_agent.journal import Boundary, HookRecord, Journal, Leader, OpenRun, PhaseEnd, Run
+from refresh_agent.journal_file import Edge
 from refresh_agent.marks import hook_ids
 from refresh_agent.model import (
     Ending,
@@ -49,7 +51,8 @@ def journal(state: pathlib.Path) -> Iterator[Journal]:
 
 
 def decision(attempt: int = 1) -> Decision:
-    return Decision(Action.RUN, "changed: heat", Trigger.CHANGE, attempt, ("heat",))
+    """Of the attempts before, all have failed."""
+    return Decision(Action.RUN, "changed: heat", Trigger.CHANGE, attempt, ("heat",), attempt - 1)
 
 
 def reopened(journal: Journal) -> History:
@@ -134,7 +137,7 @@ def test_what_was_deferred_is_no_attempt_and_no_failure(journal: Journal) -> Non
 
 def test_all_phases_of_a_deferred_run_are_over(journal: Journal) -> None:
     run = journal.begin(decision(), A)
-    journal.record_boundary(run, None, "migration")
+    journal.record_boundary(run, Boundary(None, "migration"))
     journal.fail(run, RunOutcome.DEFERRED, FAILURE)
     assert rows(journal, "SELECT phase, outcome FROM phases") == [("migration", "done")]
     assert rows(journal, "SELECT outcome FROM runs") == [("deferred",)]
@@ -166,16 +169,16 @@ def run_to(journal: Journal, *steps: str) -> Run:
     for number, step in enumerate(steps):
         phase, _, hook = step.rstrip(".").partition("/")
         if hook:
-            started = StartedHook(phase, hook, f"id-{hook}", 77)
+            started = StartedHook(phase, hook, f"id-{hook}", 77, 4711)
             began = HookRecord(number, 1.0, started)
             journal.record_hooks(run, [began])
             if step.endswith("."):
                 result = HookResult(started, Exit(0, Ending.EXITED, 0.1), b"tail\n")
                 journal.record_hooks(run, [began._replace(result=result)])
         elif step.endswith("."):
-            journal.record_boundary(run, PhaseEnd(phase, "done"), "")
+            journal.record_boundary(run, Boundary(PhaseEnd(phase, "done"), ""))
         else:
-            journal.record_boundary(run, None, phase)
+            journal.record_boundary(run, Boundary(None, phase))
     return run
 
 
@@ -202,28 +205,27 @@ def test_a_run_that_never_ended_is_closed_where_it_stood(
 
 
 def test_where_it_stood_does_not_depend_on_the_wall_clock(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
+    state: pathlib.Path,
 ) -> None:
     """The clock of a node that boots may be set back in the middle of a run."""
     moments = iter(range(1000, 0, -1))
-    monkeypatch.setattr(time, "time", lambda: float(next(moments)))
+    journal = Journal(str(state), Edge(wall=lambda: float(next(moments))))
     run_to(journal, "pre-configure", "pre-configure/10-a.", "pre-configure.", "configure", "configure/20-b")
     journal.close_interrupted()
     assert journal.history().unfinished == Unfinished(A, 1, 0, True, "configure", "20-b")
+    journal.close()
 
 
-def test_error_hooks_of_a_killed_agent_are_leftovers_too(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_hooks_of_a_killed_agent_are_leftovers_too(journal: Journal, state: pathlib.Path) -> None:
     """They run when the run has its outcome already."""
     run = run_to(journal, "configure", "configure/10-a.")
     journal.fail(run, RunOutcome.HOOK_FAILED, FAILURE)
-    monkeypatch.setattr(journal_module, "AGENT", "the next agent")
-    assert journal.open_runs() == ()
-    journal.record_boundary(run, None, "error")
-    assert [left.run_id for left in journal.open_runs()] == [run.run_id]
-    assert journal.close_interrupted() == ()
-    assert journal.open_runs() == ()
+    with contextlib.closing(Journal(str(state), Edge(agent="the next agent"))) as after:
+        assert after.open_runs() == ()
+        journal.record_boundary(run, Boundary(None, "error"))
+        assert [left.run_id for left in after.open_runs()] == [run.run_id]
+        assert after.close_interrupted() == ()
+        assert after.open_runs() == ()
 
 
 def test_of_several_at_once_the_one_that_had_not_ended_was_interrupted(journal: Journal) -> None:
@@ -253,19 +255,19 @@ def test_a_phase_in_which_a_run_fails_has_failed_or_was_stopped(
 
 def test_a_boundary_is_the_end_of_one_phase_and_the_beginning_of_another(journal: Journal) -> None:
     run = run_to(journal, "configure")
-    journal.record_boundary(run, PhaseEnd("configure", "done"), "post-configure")
+    journal.record_boundary(run, Boundary(PhaseEnd("configure", "done"), "post-configure"))
     assert rows(journal, PHASES) == [("configure", "done", 0), ("post-configure", None, 1)]
 
 
-def test_the_hooks_that_a_killed_agent_left_are_known(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hooks_that_a_killed_agent_left_are_known(journal: Journal, state: pathlib.Path) -> None:
     run = run_to(journal, "configure", "configure/10-a.", "configure/20-b")
     assert journal.open_runs() == ()  # our own: it has ended, or runs; its end was merely not recorded
-    monkeypatch.setattr(journal_module, "AGENT", "the next agent")
-    assert journal.open_runs() == (OpenRun(run.run_id, frozenset({"id-10-a"})),)
-    monkeypatch.setattr(journal_module, "boot_id", lambda: "another boot")
-    assert journal.open_runs() == ()  # whatever has that mark now cannot be what we started
+    with contextlib.closing(Journal(str(state), Edge(agent="the next agent"))) as after:
+        left = OpenRun(run.run_id, frozenset({"id-10-a"}), (Leader(77, 4711),))
+        assert after.open_runs() == (left,)
+    rebooted = Edge(agent="the next agent", boot_id=lambda: "another boot")
+    with contextlib.closing(Journal(str(state), rebooted)) as after:
+        assert after.open_runs() == ()  # whatever has that mark now cannot be what we started
 
 
 def test_what_a_hook_left_that_had_ended_is_no_leftover_and_what_was_not_yet_recorded_is() -> None:
@@ -281,11 +283,12 @@ def test_everything_about_a_run_is_written_down(journal: Journal) -> None:
     journal.migrated(run, MigrationResult("shop", MigrationOutcome.DONE, "migrate 2", "alembic b7", "", 1.5))
     journal.commit(run, A)
     assert rows(journal, "SELECT trigger, attempt, reason, changed, outcome, boot_id FROM runs") == [
-        ("change", 1, "changed: heat", '["heat"]', "success", journal_module.boot_id())
+        ("change", 1, "changed: heat", '["heat"]', "success", journal_file.boot_id())
     ]
-    assert rows(journal, "SELECT phase, hook, pid, status, outcome, tail FROM hooks") == [
-        ("configure", "10-a", 77, 0, "exited", b"tail\n")
+    assert rows(journal, "SELECT phase, hook, pid, began, status, outcome FROM hooks") == [
+        ("configure", "10-a", 77, 4711, 0, "exited")
     ]
+    assert rows(journal, "SELECT position, tail FROM outputs") == [(1, b"tail\n")]
     assert rows(journal, "SELECT phase, outcome FROM phases") == [("configure", "done")]
     assert rows(journal, "SELECT target, outcome, before, after FROM migrations") == [
         ("shop", "done", "migrate 2", "alembic b7")
@@ -334,21 +337,24 @@ class Connection:
 NORMAL, FULL = 1, 2
 
 
-def test_what_must_survive_a_power_loss_is_written_with_synchronous_full(journal: Journal) -> None:
+def watch(journal: Journal) -> Connection:
     watched = Connection(journal._db)
-    journal._db = watched  # type: ignore[assignment]
+    journal._db = journal._file.db = watched  # type: ignore[assignment]
+    return watched
+
+
+def test_what_must_survive_a_power_loss_is_written_with_synchronous_full(journal: Journal) -> None:
+    watched = watch(journal)
     steps = [
-        lambda: journal.record_boundary(run, None, "configure"),
-        lambda: journal.record_boundary(run, PhaseEnd("configure", "done"), "post-configure"),
+        lambda: journal.record_boundary(run, Boundary(None, "configure")),
+        lambda: journal.record_boundary(run, Boundary(PhaseEnd("configure", "done"), "post-configure")),
         lambda: journal.commit(run, A),
-        lambda: journal.record_boundary(run, None, ""),
         lambda: journal.fail(run, RunOutcome.HOOK_FAILED, FAILURE),
         journal.close_interrupted,
     ]
     run = journal.begin(decision(), A)
-    # No wait for the disk of its own: nothing is done before the first boundary, which makes it durable too.
-    assert (watched.single_writes, watched.commits) == ([NORMAL], [])
-    watched.single_writes.clear()
+    assert watched.commits == [FULL]
+    watched.commits.clear()
     for number, step in enumerate(steps):
         step()
         assert watched.commits, f"step {number} wrote nothing durably"
@@ -358,15 +364,14 @@ def test_what_must_survive_a_power_loss_is_written_with_synchronous_full(journal
 
 
 def test_what_happens_in_between_costs_no_fsync(journal: Journal) -> None:
-    watched = Connection(journal._db)
     run = journal.begin(decision(), A)
-    journal._db = watched  # type: ignore[assignment]
+    watched = watch(journal)
     started = StartedHook("configure", "10-a", "id", 1)
     result = HookResult(started, Exit(0, Ending.EXITED, 0.1))
     journal.record_hooks(run, [HookRecord(1, 1.0, started, result)])
     journal.migrated(run, MigrationResult("shop", MigrationOutcome.DONE))
-    assert watched.single_writes == [NORMAL] * 2
-    assert watched.commits == []
+    assert watched.single_writes == [NORMAL]
+    assert watched.commits == [NORMAL]
     assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
@@ -455,7 +460,8 @@ def test_a_newer_agents_journal_is_left_alone_and_said_so(state: pathlib.Path) -
     Journal(str(state)).close()
     corrupt(state / "journal.sqlite", "newer")
     with pytest.raises(
-        StateError, match="is of version 99, this agent knows 1; it was written by a newer one"
+        StateError,
+        match=f"is of version 99, this agent knows {journal_schema.VERSION}; it was written by a newer one",
     ):
         Journal(str(state))
 
@@ -516,7 +522,7 @@ def test_a_reader_does_not_disturb_the_writer(journal: Journal) -> None:
 def test_a_file_that_another_holds_too_long_is_a_state_error(
     state: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(journal_file, "BUSY_SECONDS", 0.05)
     journal = Journal(str(state))
     other = sqlite3.connect(journal.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -529,7 +535,7 @@ def test_a_file_that_another_holds_too_long_is_a_state_error(
 
 
 def test_the_boot_id_is_the_kernels() -> None:
-    assert journal_module.boot_id() == pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert journal_file.boot_id() == pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def test_text_that_is_not_utf_8_can_be_recorded(journal: Journal) -> None:

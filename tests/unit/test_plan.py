@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from refresh_agent.model import Fingerprints, History, Trigger, Unfinished
+from refresh_agent.model import Fingerprints, History, Quiesced, Trigger, Unfinished
 from refresh_agent.plan import Action, Request, changed_names, decide
 
 DOCUMENTS: st.SearchStrategy[Fingerprints] = st.lists(
@@ -21,8 +21,12 @@ UNFINISHED = st.builds(
     phase=st.sampled_from(["", "configure"]),
     hook=st.sampled_from(["", "10-a"]),
 )
+QUIESCED = st.builds(Quiesced, since=st.just(1.0), attempt=st.integers(1, 9), interrupted=st.booleans())
 HISTORIES = st.builds(
-    History, committed=st.none() | DOCUMENTS.filter(bool), unfinished=st.none() | UNFINISHED
+    History,
+    committed=st.none() | DOCUMENTS.filter(bool),
+    unfinished=st.none() | UNFINISHED,
+    quiesced=st.none() | QUIESCED,
 )
 REQUESTS = st.builds(
     Request, trigger=st.sampled_from(Trigger), force=st.booleans(), max_attempts=st.integers(0, 9)
@@ -34,11 +38,17 @@ def same_again(documents: Fingerprints, history: History) -> bool:
     return history.unfinished is not None and history.unfinished.documents == documents
 
 
+def left_by_hand(documents: Fingerprints, history: History) -> bool:
+    """What is committed is what there is, but a run by hand has left the node quiesced."""
+    as_committed = history.unfinished is None and history.committed == documents
+    return as_committed and history.quiesced is not None
+
+
 @given(REQUESTS, DOCUMENTS, HISTORIES)
 def test_noop_only_if_nothing_changed_nothing_is_unfinished_and_nobody_asked(
     request: Request, documents: Fingerprints, history: History
 ) -> None:
-    idle = history.committed == documents and history.unfinished is None
+    idle = history.committed == documents and history.unfinished is None and history.quiesced is None
     asked = request.force or request.trigger is Trigger.SIGNAL
     assert (decide(request, documents, history).action is Action.NOOP) is (idle and not asked)
 
@@ -46,7 +56,17 @@ def test_noop_only_if_nothing_changed_nothing_is_unfinished_and_nobody_asked(
 @given(REQUESTS, DOCUMENTS, HISTORIES)
 def test_a_new_change_is_never_held(request: Request, documents: Fingerprints, history: History) -> None:
     assume(not same_again(documents, history))
-    assert decide(request, documents, history).action in {Action.RUN, Action.NOOP}
+    action = decide(request, documents, history).action
+    assert action in {Action.RUN, Action.NOOP} or left_by_hand(documents, history)
+
+
+@given(REQUESTS, DOCUMENTS.filter(bool), QUIESCED)
+def test_a_node_that_a_run_by_hand_has_left_quiesced_is_not_forgotten(
+    request: Request, documents: Fingerprints, quiesced: Quiesced
+) -> None:
+    decision = decide(request, documents, History(documents, None, quiesced))
+    assert (decision.action, decision.attempt) == (Action.RETRY, quiesced.attempt + 1)
+    assert decision.trigger in {Trigger.RETRY, request.trigger}
 
 
 @given(REQUESTS, DOCUMENTS, HISTORIES)
@@ -68,9 +88,11 @@ def test_held_only_after_max_attempts_that_failed_and_when_nobody_asked(
 def test_attempts_count_up_only_for_the_same_documents(
     request: Request, documents: Fingerprints, history: History
 ) -> None:
+    assume(not left_by_hand(documents, history))
     decision = decide(request, documents, history)
     if decision.action is Action.RETRY:
         assert history.unfinished is not None
+        assert decision.failures == history.unfinished.failures
         assert same_again(documents, history)
         assert decision.attempt == history.unfinished.attempts + 1
     if decision.action is Action.RUN:

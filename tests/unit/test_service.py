@@ -12,10 +12,11 @@ import pytest
 from refresh_agent.backoff import Backoff
 from refresh_agent.cycle import Result
 from refresh_agent.errors import ConfigError, ExitCode, StateError
+from refresh_agent.journal_file import since_boot
 from refresh_agent.model import PollingSettings, RetrySettings, Settings, Trigger
 from refresh_agent.plan import Action, Decision
 from refresh_agent.quiescence import Quiescence
-from refresh_agent.service import Agent, Timers, now
+from refresh_agent.service import Agent, Timers
 from refresh_agent.wakeup import Stop
 from tests.unit.support import Tree, write_json
 from tests.waiting import eventually
@@ -41,8 +42,8 @@ def test_the_next_look_is_at_the_earliest_of_all_timers(changes: dict[str, Any],
 
 
 def test_the_clock_goes_on() -> None:
-    before = now()
-    assert 0 < before <= now()
+    before = since_boot()
+    assert 0 < before <= since_boot()
 
 
 # --- turns -------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ def test_a_deferred_run_is_tried_again_but_not_at_once(
     node.agent._told(result)
     not_before = node.agent._timers.backoff.not_before
     assert not_before is not None
-    assert 6 < not_before - now() <= 7
+    assert 6 < not_before - since_boot() <= 7
     assert "the next attempt is in 7.0 s" in log.text
     assert [record.levelname for record in log.records if "deferred" in record.getMessage()] == ["WARNING"]
 
@@ -205,14 +206,14 @@ def test_the_same_content_written_again_neither_runs_nor_waits(node: Node) -> No
     node.agent._refresh(Trigger.START)
     timers = node.agent._timers
     write_json(node.metadata, {"a": 1})
-    assert node.agent._touched(now()) is False
+    assert node.agent._touched(since_boot()) is False
     assert node.agent._timers == timers
 
 
 def test_the_rescan_finds_what_was_not_reported(node: Node, log: pytest.LogCaptureFixture) -> None:
     node.agent._refresh(Trigger.START)
     node.agent._watcher.close()  # from now on nothing is reported
-    moment = now()
+    moment = since_boot()
     node.agent._rescan(moment)
     assert node.agent._timers.rescan == moment + 30
     assert node.agent._timers.quiescence.due_at() is None
@@ -236,7 +237,8 @@ def test_a_held_change_is_told_and_not_tried_again(node: Node, log: pytest.LogCa
     (node.root / "broken").touch()
     node.agent._use(node.load())
     node.agent._refresh(Trigger.START)
-    assert node.agent._timers.backoff.not_before is not None
+    assert node.agent._timers.backoff.not_before is None
+    assert "; held until the metadata changes or an operator asks" in log.text
     node.agent._refresh(Trigger.RETRY)
     assert node.agent._timers.backoff.not_before is None
     assert "held after 1 attempts" in log.text
@@ -303,7 +305,7 @@ def test_a_configuration_that_changes_while_a_run_fails_does_not_hasten_the_retr
     node.agent._refresh(Trigger.START)
     timers = node.agent._timers
     write_conf(node, "another")
-    assert node.agent._touched(now()) is False
+    assert node.agent._touched(since_boot()) is False
     assert node.agent._timers.backoff == timers.backoff
     node.changes["quiet"] = 0.01
     node.agent._refresh(Trigger.RETRY)

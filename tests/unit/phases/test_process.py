@@ -682,7 +682,7 @@ def test_what_a_killed_agents_hook_left_running_is_ended_with_all_that_it_starte
     left = subprocess.Popen(["bash", "-c", script], env={**env, HOOK_ID: "hook-1"}, start_new_session=True)
     try:
         inner = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
-        ended = family.end_leftovers("hook-1".__eq__, 0.2)
+        ended = family.end_leftovers(family.Leftovers("hook-1".__eq__), 0.2)
         assert {left.pid, inner} <= set(ended)
         assert not alive(left.pid)
         assert not alive(inner)
@@ -694,4 +694,4 @@ def test_what_a_killed_agents_hook_left_running_is_ended_with_all_that_it_starte
 
 
 def test_without_leftovers_nothing_is_ended() -> None:
-    assert family.end_leftovers("no-such-hook".__eq__, 5) == ()
+    assert family.end_leftovers(family.Leftovers("no-such-hook".__eq__), 5) == ()
