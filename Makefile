@@ -8,10 +8,10 @@ SAMPLE := etc/refresh-agent/refresh-agent.conf.sample
 environments := $(PYTHON) tools/environments.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit soak bench sample clean
+.PHONY: help demo test lint unit soak soak-databases bench sample clean
 
 help: ## what can be made (this list)
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 demo: ## watch refresh-agent do its job, in a scratch tree; no root needed
 	@$(environments) agent legacy peers heat-agents
@@ -35,7 +35,12 @@ unit: ## only the fast tests
 	@$(environments) dev
 	$(BIN)/pytest tests/unit
 
-soak: ## kill migrations at random moments, 200 times for each kind of database
+soak: ## the long forms of the proofs that no change is lost; half an hour
+	@$(PYTHON) tools/system_packages.py
+	@$(environments) dev
+	$(BIN)/python -m tests.reliability.soak
+
+soak-databases: ## kill migrations at random moments, 200 times for each kind of database; some 45 minutes
 	@$(PYTHON) tools/system_packages.py
 	@$(environments) dev legacy
 	$(BIN)/python -m tests.integration.soak

@@ -73,6 +73,9 @@ EXIT_CODES = {
 ASKED = frozenset({Trigger.START, Trigger.SIGNAL, Trigger.ONCE})
 """A refresh for these is to see what the sources have now, not what they had at the last poll."""
 
+AT_ONCE = frozenset({Trigger.START, Trigger.ONCE})
+"""A process that begins with these has told nothing yet of what another has left."""
+
 BY_HAND = Decision(Action.RUN, "run-phases was called", Trigger.ONCE)
 
 
@@ -135,6 +138,8 @@ class Cycle:
         with lock.held(self.settings.lock_file), self._journal() as journal:
             self._clean_up_after_a_crash(journal)
             history = journal.history()
+            if history.quiesced is not None and request.trigger in AT_ONCE:
+                LOG.warning("the node is quiesced: %s", history.quiesced)
             is_new = self._is_new(history)
             if is_new:
                 self._seed()

@@ -348,6 +348,11 @@ class Quiesced(NamedTuple):
     phase: str = ""
     hook: str = ""
 
+    def __str__(self) -> str:
+        how = "was interrupted" if self.interrupted else "failed"
+        where = "/".join(filter(None, (self.phase, self.hook)))
+        return f"run {self.run_id[:8]} {how}{f' in {where}' if where else ''}; it runs again"
+
 
 class History(NamedTuple):
     """What the journal knows before a decision. ``committed`` is None when no run ever succeeded."""

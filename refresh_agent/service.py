@@ -52,6 +52,7 @@ LOCK_RETRY = 1.0
 LEVELS = {
     ExitCode.OK: logging.INFO,
     ExitCode.NO_DATA: logging.WARNING,
+    ExitCode.PAUSED: logging.WARNING,
     ExitCode.HELD: logging.WARNING,
     ExitCode.LOCKED: logging.WARNING,
 }
