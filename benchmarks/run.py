@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 TOP = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
-from benchmarks import databases, delivery, idle, large, latency, once, polls, runner
+from benchmarks import databases, delivery, durability, idle, large, latency, once, polls, runner
 from benchmarks.measure import Figure, MissingError
 from tools import environments
 
@@ -23,6 +23,7 @@ GROUPS = {
     "runner": ("speed", "memory", "masking", "parallel"),
     "collect": ("requests", "capacity", "delivery", "large"),
     "databases": ("unchanged", "crowds", "large-tree"),
+    "durability": ("waits", "start-up", "recording"),
 }
 
 
@@ -49,6 +50,9 @@ def _parts(agent: pathlib.Path, peers: pathlib.Path) -> dict[str, Part]:
         "unchanged": lambda root: databases.unchanged(root, agent),
         "crowds": lambda root: databases.crowds(root, agent),
         "large-tree": lambda root: databases.large_tree(root, agent),
+        "waits": lambda root: durability.waits(runner.Place(root, agent, peers)),
+        "start-up": lambda root: durability.startup(runner.Place(root, agent, peers)),
+        "recording": lambda root: durability.recording(runner.Place(root, agent, peers)),
     }
 
 

@@ -3,11 +3,10 @@
 import logging
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
 from refresh_agent import cache, files, journal_file, lock, pause
-from refresh_agent.errors import ExitCode, LockedError, StateError
+from refresh_agent.errors import DamagedError, ExitCode, LockedError, StateError
 from refresh_agent.journal import EDGE, Journal, sound
 from refresh_agent.journal_file import Edge
 from refresh_agent.model import (
@@ -127,43 +126,62 @@ class Cycle:
         """How the journal's files look: it tells when another process has written to them."""
         return journal_file.trace(self.settings.state_dir)
 
-    def _journal(self) -> AbstractContextManager[Journal]:
-        return sound(self.settings.state_dir, self._edges.journal)
+    def _with_journal(self, work: Callable[[Journal], Result]) -> Result:
+        """What ``work`` comes to, under the lock.
+
+        Damage that shows only now shows before the first hook, or else is an outcome: with the journal that
+        takes the damaged one's place, it begins once more.
+        """
+        with lock.held(self.settings.lock_file):
+            try:
+                return self._work_with_journal(work)
+            except DamagedError:
+                return self._work_with_journal(work)
+
+    def _work_with_journal(self, work: Callable[[Journal], Result]) -> Result:
+        with sound(self.settings.state_dir, self._edges.journal) as journal:
+            self._clean_up_after_a_crash(journal)
+            return work(journal)
 
     def refresh(self, request: Request) -> Result:
         """Collect, decide and, if need be, run, all under the lock.
 
         Raises LockedError when another refresh is under way, StateError when nothing can be recorded.
         """
-        with lock.held(self.settings.lock_file), self._journal() as journal:
-            self._clean_up_after_a_crash(journal)
-            history = journal.history()
-            if history.quiesced is not None and request.trigger in AT_ONCE:
-                LOG.warning("the node is quiesced: %s", history.quiesced)
-            is_new = self._is_new(history)
-            if is_new:
-                self._seed()
-            self._collect(request)
-            if self._stop.requested:
-                return Result(ExitCode.OK, "stopped before anything was decided", stopped=True)
-            if paused := self.paused:  # only now: what arrives meanwhile is stored
-                return Result(ExitCode.PAUSED, str(paused), quiesced=history.quiesced is not None)
-            documents = self.sources.documents
-            if not documents:
-                return Result(ExitCode.NO_DATA, f"no source has data: {self._problems()}")
-            fingerprints = tuple((document.name, document.fingerprint) for document in documents)
-            if is_new:
-                history = self._taken_over(journal, request, fingerprints)
-            decision = decide(request, fingerprints, history)
-            if not decision.runs:
-                return self._nothing_to_run(decision, history)
-            if missing := self._missing(request, fingerprints, history):
-                held = decision._replace(action=Action.HOLD, reason=missing)
-                return Result(ExitCode.NO_DATA, f"hold: {missing}", held)
-            result = self._run(journal, decision, history)
-            if self._pollers is not None:
-                self._pollers.hurry()
-            return result
+        return self._with_journal(lambda journal: self._refresh(journal, request))
+
+    def _refresh(self, journal: Journal, request: Request) -> Result:
+        history = journal.history()
+        if history.quiesced is not None and request.trigger in AT_ONCE:
+            LOG.warning("the node is quiesced: %s", history.quiesced)
+        result = self._decided(journal, request, history)
+        return result if result.run_id else _as_it_stands(result, history)
+
+    def _decided(self, journal: Journal, request: Request, history: History) -> Result:
+        is_new = self._is_new(journal, history)
+        if is_new:
+            self._seed()
+        self._collect(request)
+        if self._stop.requested:
+            return Result(ExitCode.OK, "stopped before anything was decided", stopped=True)
+        if paused := self.paused:  # only now: what arrives meanwhile is stored
+            return Result(ExitCode.PAUSED, str(paused))
+        documents = self.sources.documents
+        if not documents:
+            return Result(ExitCode.NO_DATA, f"no source has data: {self._problems()}")
+        fingerprints = tuple((document.name, document.fingerprint) for document in documents)
+        if is_new:
+            history = self._taken_over(journal, request, fingerprints)
+        decision = decide(request, fingerprints, history)
+        if not decision.runs:
+            return self._nothing_to_run(decision)
+        if missing := self._missing(request, fingerprints, history):
+            held = decision._replace(action=Action.HOLD, reason=missing)
+            return Result(ExitCode.NO_DATA, f"hold: {missing}", held)
+        result = self._run(journal, decision, history)
+        if self._pollers is not None:
+            self._pollers.hurry()
+        return result
 
     def _collect(self, request: Request) -> None:
         """Bring ``sources`` up to date. What a thread's answer comes too late for is a change of its own."""
@@ -185,11 +203,16 @@ class Cycle:
             if source.name in listed and not source.documents:
                 source.seed(cache.path_of(self.settings.cachedir, source.name))
 
-    def _is_new(self, history: History) -> bool:
+    def _is_new(self, journal: Journal, history: History) -> bool:
         """Whether nothing was ever run here, so that the cache may be one that os-collect-config has left."""
-        if not self.settings.keeps_cache or self.sources.committed:
-            return False  # the latter: it was, and only the journal is gone
-        return history == History()
+        if not self.settings.keeps_cache or history != History():
+            return False
+        if self.sources.committed or journal_file.were_set_aside(self.settings.state_dir):
+            return False  # it was, and only the journal is gone
+        if journal.is_new and self.sources.documents:
+            LOG.warning("%s: the journal is gone or was emptied; everything is run once more", journal.path)
+            return False
+        return True
 
     def _taken_over(self, journal: Journal, request: Request, documents: Fingerprints) -> History:
         """What os-collect-config has committed; if that is what there is now, it is so from now on."""
@@ -214,19 +237,16 @@ class Cycle:
         why = f"{', '.join(sorted(gone))} would be dropped, but {'; '.join(unanswered)}"
         return f"{why}; wait for that, or run all the same with refresh-agent --once --force"
 
-    def _nothing_to_run(self, decision: Decision, history: History) -> Result:
+    def _nothing_to_run(self, decision: Decision) -> Result:
         if decision.trigger is Trigger.START and decision.action is Action.NOOP and self.settings.keeps_cache:
             # An agent that was killed right after its commit had no time for it.
             self._repair_cache()
         held = "; ".join(self.sources.held)
         if decision.action is Action.NOOP and held:
             return Result(ExitCode.HELD, f"hold: {held}", decision)
-        summary = f"{decision.action}: {decision.reason}"
-        if decision.action is not Action.HOLD:
-            return Result(ExitCode.OK, summary, decision)
-        quiesced = history.quiesced is not None
-        summary += "; the node is quiesced" if quiesced else ""
-        return Result(ExitCode.HELD, summary, decision, quiesced=quiesced, held=True)
+        held_by_plan = decision.action is Action.HOLD
+        code = ExitCode.HELD if held_by_plan else ExitCode.OK
+        return Result(code, f"{decision.action}: {decision.reason}", decision, held=held_by_plan)
 
     def _repair_cache(self) -> None:
         from refresh_agent.recorder import reported  # noqa: PLC0415 - only a start needs it
@@ -242,17 +262,18 @@ class Cycle:
 
         What the hooks write goes to ``listener``, else to the log. Raises as ``refresh``.
         """
-        with lock.held(self.settings.lock_file), self._journal() as journal:
-            self._clean_up_after_a_crash(journal)
-            if paused := self.paused:
-                return Result(ExitCode.PAUSED, str(paused))
-            base_dir = self.settings.phases.base_dir
-            if not self.settings.targets and not order.present(base_dir):
-                return Result(ExitCode.OK, order.nothing_to_run(base_dir))
-            from refresh_agent import run  # noqa: PLC0415 - as below
+        return self._with_journal(lambda journal: self._run_phases(journal, listener, joined=joined))
 
-            work = self._work(journal, listener, joined=joined)
-            return _result(run.carry_out_by_hand(work, BY_HAND, journal.history()), BY_HAND)
+    def _run_phases(self, journal: Journal, listener: "Listener | None", *, joined: bool) -> Result:
+        if paused := self.paused:
+            return _as_it_stands(Result(ExitCode.PAUSED, str(paused)), journal.history())
+        base_dir = self.settings.phases.base_dir
+        if not self.settings.targets and not order.present(base_dir):
+            return Result(ExitCode.OK, order.nothing_to_run(base_dir))
+        from refresh_agent import run  # noqa: PLC0415 - as below
+
+        work = self._work(journal, listener, joined=joined)
+        return _result(run.carry_out_by_hand(work, BY_HAND, journal.history()), BY_HAND)
 
     def _run(self, journal: Journal, decision: Decision, history: History) -> Result:
         # Imported here: to find that nothing changed, nothing of it is needed.
@@ -303,6 +324,13 @@ class Cycle:
 
     def _problems(self) -> str:
         return "; ".join(problem.text for problem in self.sources.problems) or "none has given anything yet"
+
+
+def _as_it_stands(result: Result, history: History) -> Result:
+    """Nothing was run, so a quiesced node is one still."""
+    if history.quiesced is None:
+        return result
+    return result._replace(summary=f"{result.summary}; the node is quiesced", quiesced=True)
 
 
 def _result(finished: "run.Finished", decision: Decision) -> Result:

@@ -150,11 +150,13 @@ def _replacing(path: str, mode: int) -> Iterator[int]:
 def make_directory(path: str, mode: int) -> None:
     """Make a directory with this mode, and what is missing above it for everybody to read. Raises OSError.
 
-    os.makedirs would leave the modes of those to the umask.
+    Its name is durable, for what is written into it is to be. os.makedirs would not see to that, and would
+    leave the modes of what is above to the umask.
     """
     if os.path.isdir(path):
         return
-    make_directory(os.path.dirname(path), 0o755)
+    above = os.path.dirname(path)
+    make_directory(above, 0o755)
     try:
         os.mkdir(path, mode)
     except FileExistsError:
@@ -162,6 +164,7 @@ def make_directory(path: str, mode: int) -> None:
             raise
     else:
         os.chmod(path, mode)
+        sync_directory(above)
 
 
 def sync_directory(directory: str) -> None:

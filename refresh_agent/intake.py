@@ -19,10 +19,18 @@ class Problem(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How documents are judged. ``deployment_keys``: where the deployments are that must not all be lost."""
+    """How documents are judged. ``deployment_keys``: where the deployments are that must not all be lost.
+
+    ``secrets``: those of the source's options, which no report may show.
+    """
 
     limits: MetadataLimits
     deployment_keys: tuple[str, ...] = ("deployments",)
+    secrets: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Without the secrets."""
+        return f"Rules({self.limits}, {self.deployment_keys})"
 
 
 PIECE = 2**20

@@ -41,10 +41,14 @@ EDGE = Edge()
 
 
 class Run(NamedTuple):
-    """A run that has begun: its row and the identity that hooks see as REFRESH_AGENT_RUN_ID."""
+    """A run that has begun: its row and the identity that hooks see as REFRESH_AGENT_RUN_ID.
+
+    ``phase``: the one that has begun with it, if one has.
+    """
 
     row: int
     run_id: str
+    phase: str = ""
 
 
 class PhaseEnd(NamedTuple):
@@ -111,6 +115,11 @@ class Journal:
     def damaged(self) -> bool:
         """Whether anything was found that should not be."""
         return self._file.damaged
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there was none, or an empty file."""
+        return self._file.is_new
 
     def close(self) -> None:
         self._file.close()
@@ -189,8 +198,12 @@ class Journal:
                 )
         return tuple(run_id for _, run_id in rows)
 
-    def begin(self, decision: Decision, documents: Fingerprints, *, quiesces: bool = False) -> Run:
-        """Durable before the first hook starts. ``quiesces``: the run begins with pre-configure."""
+    def begin(self, decision: Decision, documents: Fingerprints, *, quiesces: str = "") -> Run:
+        """Durable before the first hook starts.
+
+        ``quiesces``: the phase that quiesces the node, if the run has it. It begins with the run, in the same
+        transaction: one wait for the disk instead of two.
+        """
         run_id = os.urandom(16).hex()
         now = self._edge.wall()
         with self._file.durably("written"):
@@ -212,7 +225,10 @@ class Journal:
                     quiesced.since if quiesced else now if quiesces else None,
                 ),
             )
-        return Run(cursor.lastrowid or 0, run_id)
+            run = Run(cursor.lastrowid or 0, run_id, quiesces)
+            if quiesces:
+                self._phase_begins(run, quiesces, now)
+        return run
 
     def forget(self, run: Run) -> None:
         """It began and nothing has happened since."""
@@ -240,10 +256,14 @@ class Journal:
             if boundary.activated:
                 self._activate(run, now)
             if boundary.begun:
-                self._db.execute(
-                    "INSERT INTO phases (run, phase, started_at) VALUES (?, ?, ?)",
-                    (run.row, boundary.begun, now),
-                )
+                self._phase_begins(run, boundary.begun, now)
+
+    def _phase_begins(self, run: Run, phase: str, now: float) -> None:
+        """It may have done so already, in a transaction of which the disk has said that it failed."""
+        self._db.execute(
+            "INSERT INTO phases (run, phase, started_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (run.row, phase, now),
+        )
 
     def record_hooks(self, run: Run, hooks: Sequence[HookRecord]) -> None:
         """What is known of them by now, in one go: it is written while the next hook runs."""
@@ -289,7 +309,7 @@ class Journal:
     def commit(self, run: Run, documents: Fingerprints) -> None:
         """The run succeeded: its documents are from now on what the node has. One transaction, durable."""
         self._file.refuse_if_replaced()
-        with self._file.durably("written"):
+        with self._file.durably_at_last("written"):
             self._db.execute("DELETE FROM committed")
             self._db.executemany(
                 "INSERT INTO committed VALUES (?, ?, ?, ?)",
@@ -300,13 +320,17 @@ class Journal:
     def succeed(self, run: Run) -> None:
         """The run succeeded; what was committed before stays committed."""
         self._file.refuse_if_replaced()
-        with self._file.durably("written"):
+        with self._file.durably_at_last("written"):
             self._end(run, RunOutcome.SUCCESS, "done")
 
-    def fail(self, run: Run, outcome: RunOutcome, failure: Failure, *, held: bool = False) -> None:
+    def fail(
+        self, run: Run, outcome: RunOutcome, failure: Failure, *, held: bool = False, begun: str = ""
+    ) -> None:
         """The run did not succeed; what was committed before stays committed.
 
-        ``held``: it has failed so often that it is not tried again by itself.
+        ``held``: it has failed so often that it is not tried again by itself. ``begun``: the phase of what
+        runs because of that. It begins in the same transaction: were the run over without it, the next agent
+        would not look for hooks of it that still run.
         """
         with self._file.durably("written"):
             of_phase = "stopped" if failure.stopped else "failed"
@@ -324,6 +348,8 @@ class Journal:
                     run.row,
                 ),
             )
+            if begun:
+                self._phase_begins(run, begun, self._edge.wall())
 
     def _end(self, run: Run, outcome: RunOutcome, of_phase: str) -> None:
         """With its last phase, which has no boundary of its own."""
@@ -375,8 +401,11 @@ class Journal:
             "ORDER BY outcome IS NULL DESC, position DESC LIMIT 1",
             (row,),
         ).fetchone()
+        # When all are over, not by their times alone: the clock may have been set back since.
         phase = self._db.execute(
-            "SELECT phase FROM phases WHERE run = ? ORDER BY outcome IS NULL DESC, started_at DESC LIMIT 1",
+            "SELECT phase FROM phases WHERE run = ? ORDER BY outcome IS NULL DESC, (SELECT max(position)"
+            " FROM hooks WHERE hooks.run = phases.run AND hooks.phase = phases.phase) DESC, started_at DESC"
+            " LIMIT 1",
             (row,),
         ).fetchone()
         if phase is None:

@@ -23,6 +23,9 @@ COMPANIONS = ("-wal", "-shm")
 SETS_KEPT = 3
 """Damaged journals that are kept for whoever wants to look into them."""
 
+ROOM = 65536
+"""Bytes. With less, a disk counts as full: SQLite's own files do not fit."""
+
 _OF_DAMAGE = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,
@@ -91,10 +94,10 @@ class JournalFile:
             self.db.close()
 
     def check(self) -> None:
-        """Whether SQLite finds everything in its place, but for the hooks' output."""
+        """Whether SQLite finds everything in its place, indexes too, but for the hooks' output."""
         with self.explained("used"):
             for table in journal_schema.TABLES:
-                (found,) = self.db.execute(f"PRAGMA quick_check({table})").fetchone()
+                (found,) = self.db.execute(f"PRAGMA integrity_check({table})").fetchone()
                 if found != "ok":
                     raise sqlite3.DatabaseError(found)
 
@@ -114,6 +117,27 @@ class JournalFile:
                 self.db.execute("PRAGMA synchronous = NORMAL")
 
     @contextlib.contextmanager
+    def durably_at_last(self, verb: str) -> Iterator[None]:
+        """As ``durably``, for what is written shortly before the file is closed.
+
+        To close it, SQLite brings into the file itself what it has written beside it, and waits for the disk
+        twice: for what it reads then, and for what it writes. Done here, the first makes this durable.
+        """
+        with self.together(verb):
+            yield
+        if not self._brought_in():
+            with self.durably(verb):  # it need not say anything new: what is before it becomes durable too
+                self.db.execute(f"PRAGMA user_version = {journal_schema.VERSION}")
+
+    def _brought_in(self) -> bool:
+        """Whether all that was written is durable in the file itself; not if another process still reads."""
+        try:
+            busy, written, brought_in = self.db.execute("PRAGMA wal_checkpoint").fetchone()
+        except sqlite3.Error:
+            return False
+        return not busy and brought_in == written
+
+    @contextlib.contextmanager
     def together(self, verb: str) -> Iterator[None]:
         """One transaction that survives a killed process."""
         with self.explained(verb), self._transaction():
@@ -124,7 +148,7 @@ class JournalFile:
         try:
             yield
         except (sqlite3.Error, OSError, ValueError, TypeError) as error:
-            text = f"{self.path}: the journal cannot be {verb}: {error}"
+            text = f"{self.path}: the journal cannot be {verb}: {error}{_of_disk(error, self.path)}"
             if _tells_of_damage(error):
                 self.damaged = True
                 raise DamagedError(f"{text}; it is damaged") from error
@@ -132,8 +156,8 @@ class JournalFile:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self.db.execute("BEGIN IMMEDIATE")
         try:
+            self.db.execute("BEGIN IMMEDIATE")
             yield
             self.db.execute("COMMIT")
         except BaseException:
@@ -148,11 +172,11 @@ class JournalFile:
             self.db.execute("PRAGMA foreign_keys = ON")
             self.db.execute("PRAGMA synchronous = NORMAL")
             version = self._version()
-            if version == 0:
+            self.is_new = version == 0
+            if self.is_new:
                 self.db.execute("PRAGMA journal_mode = WAL")
-            if version > journal_schema.NEWEST_CONCEIVABLE or version < 0:
-                raise sqlite3.DatabaseError(f"it claims to be of version {version}")
-            if version > journal_schema.VERSION:
+            if not 0 <= version <= journal_schema.VERSION:
+                self._refuse_damaged(version)
                 raise StateError(
                     f"{self.path}: is of version {version}, this agent knows {journal_schema.VERSION};"
                     " it was written by a newer one"
@@ -169,7 +193,13 @@ class JournalFile:
         for step in steps:
             for statement in journal_schema.statements(step):
                 self.db.execute(statement)
+        self.db.execute(f"PRAGMA application_id = {journal_schema.MARK + journal_schema.VERSION}")
         self.db.execute(f"PRAGMA user_version = {journal_schema.VERSION}")
+
+    def _refuse_damaged(self, version: int) -> None:
+        (mark,) = self.db.execute("PRAGMA application_id").fetchone()
+        if mark != journal_schema.MARK + version:
+            raise sqlite3.DatabaseError(f"it claims to be of version {version}")
 
 
 def path_in(state_dir: str) -> str:
@@ -199,22 +229,29 @@ def set_aside(state_dir: str, now: float) -> str:
     stamp = time.strftime("%Y%m%dT%H%M%S", time.localtime(now))
     aside = f"{path}.damaged-{stamp}-{os.urandom(2).hex()}"
     try:
-        # Its companions first: left beside a new file, SQLite would take them for that one's.
-        for suffix in (*COMPANIONS, ""):
+        # Its companions last: without them it may look whole, and lack what came last. SQLite does not take
+        # them for those of a new file, which begins empty.
+        for suffix in ("", *COMPANIONS):
             with contextlib.suppress(FileNotFoundError):
                 os.rename(path + suffix, aside + suffix)
         files.sync_directory(state_dir)
-        _let_go_of_old(state_dir)
+        _let_go_of_old(state_dir, os.path.basename(aside))
     except OSError as error:
         raise StateError(f"{path}: cannot be set aside: {files.reason(error)}") from error
     return aside
 
 
-def _let_go_of_old(state_dir: str) -> None:
+def were_set_aside(state_dir: str) -> list[str]:
+    """The names of damaged journals that are kept, and of their companions, by their age."""
     prefix = f"{os.path.basename(path_in(state_dir))}.damaged-"
-    entries = sorted(name for name in os.listdir(state_dir) if name.startswith(prefix))
-    sets = [name for name in entries if not name.endswith(COMPANIONS)]
-    for old in sets[:-SETS_KEPT]:
+    return sorted(name for name in os.listdir(state_dir) if name.startswith(prefix))
+
+
+def _let_go_of_old(state_dir: str, newest: str) -> None:
+    """``newest`` stays in any case: its age is the clock's, which may have been set back."""
+    entries = were_set_aside(state_dir)
+    sets = [name for name in entries if not name.endswith(COMPANIONS) and name != newest]
+    for old in sets[: 1 - SETS_KEPT]:
         for name in entries:
             if name.startswith(old):
                 os.unlink(os.path.join(state_dir, name))
@@ -227,7 +264,20 @@ def _tells_of_damage(error: Exception) -> bool:
     if not isinstance(error, sqlite3.Error):
         return True  # ValueError, TypeError: a value that no agent writes
     code = getattr(error, "sqlite_errorcode", None)
-    return type(error) is sqlite3.DatabaseError if code is None else code & 0xFF in _OF_DAMAGE
+    if code is None:  # ours, or Python's own: text that is not UTF-8
+        return type(error) in {sqlite3.DatabaseError, sqlite3.OperationalError}
+    # A file that could be opened for writing, and says that it must not be written to.
+    return code == sqlite3.SQLITE_READONLY or code & 0xFF in _OF_DAMAGE
+
+
+def _of_disk(error: Exception, path: str) -> str:
+    """SQLite says "disk I/O error", too, of a disk without room for its own files."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    with contextlib.suppress(OSError):
+        disk = os.statvfs(os.path.dirname(path))
+        if code & 0xFF == sqlite3.SQLITE_IOERR and disk.f_bavail * disk.f_frsize < ROOM:
+            return " (No space left on device)"
+    return ""
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -143,8 +143,10 @@ STEPS = (_FROM_1_TO_2,)
 
 VERSION = len(STEPS) + 1
 
-NEWEST_CONCEIVABLE = 1000
-"""No agent will ever have a version beyond; a file that claims it is damaged."""
+MARK = 0x52664100
+"""A journal of version n has the application id ``MARK`` + n, from version 2 on. A file that claims to be of
+a later version, and has another, is damaged: nobody wrote it so.
+"""
 
 TABLES = ("runs", "phases", "hooks", "migrations", "workers", "committed")
 """What decisions and reports depend on; ``outputs`` is large, and only for people."""

@@ -3,11 +3,14 @@
 import contextlib
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator
 
 from refresh_agent import files
 from refresh_agent.errors import LockedError, StateError
+
+_HOLDER = re.compile(rb"Locked by pid==(\d{1,10}) .*\(refresh-agent\)")
 
 
 @contextlib.contextmanager
@@ -51,3 +54,46 @@ def _describe(descriptor: int, text: str) -> None:
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
+
+
+def is_held(path: str) -> bool:
+    """Whether anybody refreshes now. It takes the lock for a moment to find out; the file stays as it is."""
+    try:
+        with files.open_regular(path, os.O_NOFOLLOW) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def is_ours(path: str) -> bool:
+    """Whether an agent refreshes now: the process that the file names lives, and has it open.
+
+    Unlike ``is_held``, it leaves the lock alone, so that it can be asked again and again.
+    """
+    try:
+        with files.open_regular(path, os.O_NOFOLLOW) as file:
+            told, status = _HOLDER.match(file.read(200)), os.fstat(file.fileno())
+    except OSError:
+        return False
+    return told is not None and _has_open(int(told[1]), status)
+
+
+def _has_open(pid: int, status: os.stat_result) -> bool:
+    directory = f"/proc/{pid}/fd"
+    try:
+        descriptors = os.listdir(directory)
+    except PermissionError:
+        return True  # another user's; what it has open is not for us to see
+    except OSError:
+        return False
+    return any(_leads_to(f"{directory}/{descriptor}", status) for descriptor in descriptors)
+
+
+def _leads_to(path: str, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), status)
+    except OSError:
+        return False

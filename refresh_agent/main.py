@@ -22,12 +22,15 @@ COMMANDS = {
     "run-parts": "run the hooks of one directory, as dib-run-parts; no configuration is read",
     "collect": "collect once and print the merged metadata as JSON, secrets masked; nothing is stored or run",
     "db": "look after the databases by hand: db --help lists what can be done",
+    "status": "what the agent is doing, and how the node stands; the exit code tells whether that is well",
+    "pause": "from now on no run starts, until refresh-agent resume",
+    "resume": "end a pause; a daemon refreshes at once",
     "check-config": "read the whole configuration as the daemon would, and say what is wrong with it",
 }
 """Name and help; each is in a module of ``cli`` of that name, imported only when it is called."""
 
 WITHOUT_CONFIGURATION = {"run-parts"}
-WITH_ARGUMENTS = {"run-parts", "run-phases", "collect", "db"}
+WITH_ARGUMENTS = {"run-parts", "run-phases", "collect", "db", "pause"}
 
 
 def command() -> int:
@@ -38,6 +41,7 @@ def command() -> int:
     try:
         return main()
     finally:
+        _ignore_signals()
         _let_go_of_streams()
 
 
@@ -175,6 +179,14 @@ def _open_standard_streams() -> None:
     if sys.stdout is None or sys.stderr is None:
         nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the life of the process
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+
+
+def _ignore_signals() -> None:
+    """It is over, and how it ended is known. The interpreter takes back our handlers before its own end: a
+    signal in those moments would take the place of the exit code.
+    """
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _let_go_of_streams() -> None:

@@ -25,8 +25,13 @@ class Pause(NamedTuple):
     since: float | None
 
     def __str__(self) -> str:
-        since = "" if self.since is None else f" since {moment(self.since)}"
-        return f"paused{since}: {self.reason}; it ends with refresh-agent resume"
+        return f"{self.told}; it ends with refresh-agent resume"
+
+    @property
+    def told(self) -> str:
+        if self.since is None:
+            return f"paused: {self.reason}"
+        return f"paused since {moment(self.since)}: {self.reason}"
 
 
 def moment(wall: float) -> str:
@@ -65,8 +70,17 @@ def begin(state_dir: str, reason: str, now: float) -> None:
 def end(state_dir: str) -> None:
     """Durable. Raises StateError."""
     with _told(path_in(state_dir)), contextlib.suppress(FileNotFoundError):
+        _sweep(state_dir)
         os.unlink(path_in(state_dir))
         files.sync_directory(state_dir)
+
+
+def _sweep(state_dir: str) -> None:
+    """Remove what a ``pause`` that was killed has half written."""
+    prefix = f".{os.path.basename(path_in(state_dir))}."
+    for name in os.listdir(state_dir):
+        if name.startswith(prefix) and files.TEMPORARY.fullmatch(name):
+            os.unlink(os.path.join(state_dir, name))
 
 
 @contextlib.contextmanager

@@ -34,8 +34,11 @@ class RunRecorder:
     def __init__(self, journal: Journal, run: Run, attempt: int, listener: Listener | None) -> None:
         self.hooks = 0
         self.phases = 0
+        self.told_failure = False
+        """Whether the journal knows that the run has failed."""
         self._journal = journal
         self._run = run
+        self._told = run.phase
         self._attempt = attempt
         self._listener = listener
         self._begun = 0
@@ -58,7 +61,8 @@ class RunRecorder:
         self._began[phase] = time.monotonic()
         LOG.info("%s: begins, %d hook%s", phase, hooks, "" if hooks == 1 else "s")
         self._activated |= phase == order.MIGRATION  # it comes after post-configure
-        self._boundary(phase)
+        if phase != self._told:
+            self._boundary(phase)
 
     def phase_ended(self, phase: str, failure: Failure | None) -> None:
         seconds = time.monotonic() - self._began[phase]
@@ -141,10 +145,13 @@ class RunRecorder:
         with reported():
             self._journal.migrated(self._run, result)
 
-    def failed(self, outcome: RunOutcome, failure: Failure, *, held: bool) -> None:
+    def failed(self, outcome: RunOutcome, failure: Failure, *, held: bool, begun: str) -> None:
+        """``begun``: the phase that begins with that, if one does."""
         with reported():
-            self._journal.fail(self._run, outcome, failure, held=held)
+            self._journal.fail(self._run, outcome, failure, held=held, begun=begun)
             self._over = None
+            self._told = begun
+            self.told_failure = True
 
 
 @contextlib.contextmanager

@@ -43,6 +43,12 @@ _BEGINNING = 32
 
 _MASK = MASK.encode()
 
+MOST_KNOWN = 2000
+"""Ways to write secrets. Beyond, those that no run has named for long are forgotten: each costs 3 KiB."""
+
+RUNS_KNOWN = 20
+"""Runs whose secrets are kept however many they are: what a hook has left behind may tell them."""
+
 HELD_BACK = 8192
 """Bytes of a line that has not ended until it is passed on in pieces."""
 
@@ -105,21 +111,38 @@ class Masker:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._known: set[bytes] = set()
+        self._run = 0
+        self._known: dict[bytes, int] = {}
+        """By the run that last named them."""
         self._holders: dict[int, list[bytes]] = {}
         self._shortest = _BEGINNING
         self.longest = 0
         self.learn(secrets)
 
     def learn(self, secrets: Iterable[str]) -> None:
-        new = {form for secret in set(secrets) for form in forms(secret)} - self._known
-        self._known |= new
+        named = {form for secret in set(secrets) for form in forms(secret)}
+        new = named - self._known.keys()
+        self._known.update(dict.fromkeys(named, self._run))
         for form in new:
             self._shortest = min(self._shortest, len(form))
             self.longest = max(self.longest, len(form))
-            for start in range(len(form[:_BEGINNING]) - _WORD + 1):
-                word = int.from_bytes(form[start : start + _WORD], sys.byteorder)
-                self._holders.setdefault(word, []).append(form)
+            _hold(form, self._holders)
+
+    def next_run(self) -> None:
+        """A run begins, and names its secrets next. For where secrets change with every run."""
+        self._run += 1
+        if len(self._known) <= MOST_KNOWN:
+            return
+        kept = {form: run for form, run in self._known.items() if run >= self._run - RUNS_KNOWN}
+        if len(kept) == len(self._known):
+            return
+        holders: dict[int, list[bytes]] = {}
+        for form in kept:
+            _hold(form, holders)
+        # In this order: what a hook has left behind is listened to by another thread.
+        self._known, self._holders = kept, holders
+        self._shortest = min(map(len, kept), default=_BEGINNING)
+        self.longest = max(map(len, kept), default=0)
 
     def __call__(self, text: str) -> str:
         data = text.encode("utf-8", "surrogatepass")
@@ -151,10 +174,11 @@ class Masker:
         if not self._known:
             return set()
         stride = (self._shortest - _WORD + 1) // _WORD
+        holders = self._holders
         words = memoryview(data)[: len(data) // _WORD * _WORD].cast("I")[::stride]
-        if self._holders.keys().isdisjoint(words):
+        if holders.keys().isdisjoint(words):
             return set()
-        return set().union(*(self._holders[word] for word in self._holders.keys() & words))
+        return set().union(*(holders[word] for word in holders.keys() & words))
 
 
 class MaskedStream:
@@ -192,6 +216,13 @@ class MaskedStream:
             if start < end < stop and stop - start <= MOST_HELD_BACK:
                 end = start
         return end
+
+
+def _hold(form: bytes, holders: dict[int, list[bytes]]) -> None:
+    """By each word in its beginning."""
+    for start in range(len(form[:_BEGINNING]) - _WORD + 1):
+        word = int.from_bytes(form[start : start + _WORD], sys.byteorder)
+        holders.setdefault(word, []).append(form)
 
 
 def _occurrences(form: bytes, data: bytes) -> Iterator[tuple[int, int]]:

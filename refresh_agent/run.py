@@ -44,7 +44,8 @@ MakeRunner = Callable[[StopSignal, Grace], ProcessRunner]
 class Work(NamedTuple):
     """What a run works with. ``listener`` hears the hooks' output instead of the log.
 
-    ``mask`` knows the secrets of earlier runs too: what a hook has left behind may still talk of them.
+    ``mask`` knows the secrets of earlier runs too, within limits: what a hook has left behind may still talk
+    of them.
     """
 
     settings: Settings
@@ -106,8 +107,10 @@ def carry_out_by_hand(work: Work, decision: Decision, history: History) -> Finis
 
 def _carry_out(work: Work, purpose: "_Refresh", decision: Decision, history: History) -> Finished:
     began = time.monotonic()
+    work.mask.next_run()
     work.mask.learn(purpose.secrets())
-    quiesces = order.present(work.settings.phases.base_dir, (order.PRE_CONFIGURE,))
+    present = order.present(work.settings.phases.base_dir, (order.PRE_CONFIGURE,))
+    quiesces = order.PRE_CONFIGURE if present else ""
     run = work.journal.begin(decision, purpose.fingerprints, quiesces=quiesces)
     words = (run.run_id[:8], decision.trigger, decision.attempt, decision.reason)
     LOG.info("run %s begins (%s, attempt %d): %s", *words)
@@ -126,12 +129,23 @@ def _carry_out(work: Work, purpose: "_Refresh", decision: Decision, history: His
     if failure is None:
         outcome, failure = purpose.succeeded(run)
     else:
-        recorder.failed(outcome, failure, held=held)
-        if not failure.stopped and outcome is not RunOutcome.DEFERRED:
-            execute.run_error_hooks(job, failure)
+        _fail(job, recorder, (outcome, failure), held=held)
+        # Where that is not recorded, the run counts as interrupted, and is made again.
+        held &= recorder.told_failure
     seconds = time.monotonic() - began
-    counts = (recorder.phases, recorder.hooks, (quiesces or history.quiesced is not None) and not activated)
-    return Finished(run.run_id, outcome, failure, migrations, seconds, *counts, held)
+    quiesced = (present or history.quiesced is not None) and not activated
+    counts = (recorder.phases, recorder.hooks)
+    return Finished(run.run_id, outcome, failure, migrations, seconds, *counts, quiesced=quiesced, held=held)
+
+
+def _fail(job: execute.Job, recorder: RunRecorder, ended: tuple[RunOutcome, Failure], *, held: bool) -> None:
+    """Tell it, and let error.d have its say if it is a failure."""
+    outcome, failure = ended
+    followed = not failure.stopped and outcome is not RunOutcome.DEFERRED
+    present = followed and order.present(job.settings.base_dir, (order.ERROR,))
+    recorder.failed(outcome, failure, held=held, begun=order.ERROR if present else "")
+    if followed:
+        execute.run_error_hooks(job, failure)
 
 
 class _Refresh:

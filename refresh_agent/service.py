@@ -37,6 +37,7 @@ from refresh_agent.journal_file import since_boot
 from refresh_agent.model import Settings, Trigger
 from refresh_agent.phases.family import reap_orphans
 from refresh_agent.plan import Request
+from refresh_agent.presence import Presence
 from refresh_agent.quiescence import Quiescence
 from refresh_agent.triggers import Watcher, scan
 from refresh_agent.wakeup import Stop, Wakeup
@@ -133,6 +134,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self._now = means.now
         self.wakeup = Wakeup(stop)
         self._watcher = means.watcher(lambda: self.wakeup.because(Trigger.CHANGE))
+        self._presence = Presence()
         self._ended = threading.Event()
         self.error: RefreshAgentError | None = None
         self._digest = configuration.digest()
@@ -157,6 +159,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             self.error = RefreshAgentError(f"internal error: {type(error).__name__}: {error}")
         finally:
             systemd.notify("STOPPING=1", "STATUS=stopping")
+            self._presence.end()
             self._watcher.close()
             self._ended.set()
 
@@ -190,6 +193,8 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
     def _live(self) -> None:
         LOG.info("refresh-agent starts: collectors %s", _names(self._settings))
         systemd.notify("READY=1", "STATUS=starting the first refresh")
+        self._presence.begin(self._settings.state_dir)
+        self._presence.tell("starting the first refresh")
         self._splay()
         self._poll()
         self._refresh(Trigger.START)
@@ -203,7 +208,9 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         """A fleet that was switched on at once need not ask at once. A HUP ends the wait."""
         seconds = self._settings.polling.splay * self._means.chance()
         if seconds:
-            LOG.info("the first refresh is in %.1f s ([DEFAULT] splay)", seconds)
+            text = f"the first refresh is in {seconds:.1f} s ([DEFAULT] splay)"
+            LOG.info("%s", text)
+            self._presence.tell(text)
             self.wakeup.wait(seconds)
 
     def _turn(self, reasons: set[Trigger]) -> None:
@@ -235,6 +242,9 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
 
         os-collect-config rewrites its files at every poll; what is the same again must not delay a change.
         """
+        if not self._paused and (paused := self._cycle.paused):
+            self._paused = True  # so that its end is noticed, also if nothing was due meanwhile
+            self._status(str(paused))
         # A directory may have come or gone; what is missing now wakes us when it appears.
         self._watcher.watch(self._watched())
         self._timers = self._timers._replace(look=None)
@@ -288,6 +298,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
                 LOG.error("the configuration is not reloaded, the old one stays: %s", line)  # noqa: TRY400
             return
         LOG.info("configuration reloaded: collectors %s", _names(self._settings))
+        self._presence.move(self._settings.state_dir)
         old.close()
         self._poll()
 
@@ -308,6 +319,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             lock=None,
             look=None,
         )
+        self._presence.tell("refreshing")
         # Before the content is read: a change after this is a change from what is read now.
         self._watcher.watch(self._watched())
         self._scanned = scan(self._watched())
@@ -335,7 +347,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         if not self._waiting:
             LOG.info("%s; waiting for it", error)
         self._waiting = True
-        systemd.status(f"waiting: {error}")
+        self._status(f"waiting: {error}")
         self._timers = self._timers._replace(lock=(self._now() + LOCK_RETRY, trigger))
 
     def _watch_anew(self) -> None:
@@ -360,24 +372,31 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self._errors = 0
         if result.exit_code is ExitCode.LOCKED:
             self._try_again_later(result)
-        elif result.held:
-            systemd.status(result.summary)
+        elif result.held or self._paused:
+            self._status(result.summary)
         elif decision is not None and result.run_id and result.exit_code is not ExitCode.OK:
             self._try_again_after(decision.attempt)
         else:
-            systemd.status(f"waiting for a change; last: {result.summary}")
+            self._status(f"waiting for a change; last: {result.summary}")
 
     def _try_again_after(self, failures: int) -> None:
         if not self._stop.requested:
             seconds = self._back_off(failures)
-            systemd.status(f"failed {failures} times in a row; the next attempt waits {seconds:.0f} s")
+            text = f"failed {failures} times in a row; the next attempt waits {seconds:.0f} s"
+            self._status(text, seconds)
 
     def _try_again_later(self, result: Result) -> None:
         """Somebody else migrates a database. That is no failure, but asking at once is of no use either."""
         if not self._stop.requested:
             attempt = result.decision.attempt if result.decision else 1
             seconds = self._back_off(attempt, self._settings.retry.initial)
-            systemd.status(f"deferred; the next attempt waits {seconds:.0f} s; last: {result.summary}")
+            text = f"deferred; the next attempt waits {seconds:.0f} s; last: {result.summary}"
+            self._status(text, seconds)
+
+    def _status(self, text: str, seconds: float | None = None) -> None:
+        """What it does now, for systemctl and for ``refresh-agent status``. ``seconds``: as in Presence."""
+        systemd.status(text)
+        self._presence.tell(text, seconds)
 
     def _back_off(self, failures: int, at_least: float = 0) -> float:
         """Try again by the back-off, in so many seconds; a change starts it anew, since its first attempt is

@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +24,8 @@ from refresh_agent.model import (
     StoredDocument,
     Suspicious,
 )
-from refresh_agent.redact import secrets_in
+from refresh_agent.redact import Masker, secrets_in
+from refresh_agent.seen import Seen, SeenFile, SeenProblem
 from refresh_agent.store import Documents, Kept, Store, forget
 
 LOG = logging.getLogger("refresh_agent.sources")
@@ -65,6 +67,7 @@ class Source:
         self._left_out: tuple[Problem, ...] = ()
         self._rules = rules
         self._store = Store(directory, name, rules.limits)
+        self._sightings = SeenFile(directory, name)
         self._asking = threading.Lock()
         self._closed = False
         self._seen = ""
@@ -121,6 +124,7 @@ class Source:
         ``confirmed``: what looks like an accident is none.
         """
         with self._asking:
+            asked = time.time()
             snapshot = self._ask()
             self.watch = snapshot.watch
             self._seen = "" if self.polled else _digest(snapshot)
@@ -134,6 +138,7 @@ class Source:
             # Not what was stored just now: another process may have stored it, and never have run it.
             before, self._noticed = self._noticed, _told_apart(self.documents)
             self._answer(snapshot, durable=durable)
+            self._note(asked, answered=durable)
         failed = bool(snapshot.error) and not snapshot.absent
         return Collected(before != self._noticed, failed, snapshot.retry_after)
 
@@ -302,6 +307,21 @@ class Source:
                     return f"{document.name} {reason}"
         return ""
 
+    def _note(self, asked: float, *, answered: bool) -> None:
+        """For ``status``. ``asked``: wall clock, seconds."""
+        if self._closed:
+            return
+        mask = Masker(self._rules.secrets if self.problems else ())
+        problems = tuple(SeenProblem(mask(problem.text), problem.expected) for problem in self.problems)
+        self._sightings.note(Seen(asked, asked if answered else None, self._every(), problems))
+
+    def _every(self) -> float | None:
+        """Seconds: the least between two polls; None if it is not polled."""
+        try:
+            return float(self.collector.every) if isinstance(self.collector, collectors.Polled) else None
+        except Exception:  # noqa: BLE001 - a collector may be anybody's
+            return 0.0
+
     def _tell(self, problems: tuple[Problem, ...]) -> None:
         """Say what is wrong once, not at every collection."""
         for problem in problems:
@@ -434,7 +454,8 @@ def _explained(snapshot: Snapshot, last: Documents) -> Problem:
 
 
 def _source(entry: CollectorSettings, directory: str, limits: MetadataLimits) -> Source:
-    rules = Rules(limits, tuple(entry.options.get("deployment_key", ("deployments",))))
+    deployment_keys = tuple(entry.options.get("deployment_key", ("deployments",)))
+    rules = Rules(limits, deployment_keys, entry.secrets)
     return Source(entry.name, lambda: collectors.build(entry, limits), directory, rules)
 
 

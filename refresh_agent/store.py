@@ -10,14 +10,16 @@ directory of the contents and first reads the index again if another has replace
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from refresh_agent import files
+from refresh_agent import files, seen
 from refresh_agent.errors import StateError
 from refresh_agent.model import MetadataLimits, StoredDocument
 
@@ -25,6 +27,7 @@ LOG = logging.getLogger("refresh_agent.sources")
 
 INDEX_VERSION = 1
 INDEX_LIMIT = 64 * 2**20
+_SEAL = re.compile(rb'\{"sha256": "([0-9a-f]{64})",')
 
 Documents = tuple[StoredDocument, ...]
 
@@ -94,7 +97,7 @@ class Store:
             "deployment_keys": kept.deployment_keys,
             "secrets": kept.secrets,
         }
-        self._write(self._index, json.dumps(index, indent=1).encode())
+        self._write(self._index, _sealed(index))
         self._read = self._signature()
         self.kept = kept
 
@@ -107,6 +110,10 @@ class Store:
                 path = os.path.join(self._contents, name)
                 if path not in needed:
                     os.unlink(path)
+            directory, index = os.path.split(self._index)
+            for name in os.listdir(directory):
+                if files.TEMPORARY.fullmatch(name) and name[:-8] == f".{index}.":
+                    os.unlink(os.path.join(directory, name))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -130,7 +137,7 @@ class Store:
 
     def _load(self) -> Kept:
         try:
-            index = json.loads(files.read_regular(self._index, INDEX_LIMIT))
+            index = _unsealed(files.read_regular(self._index, INDEX_LIMIT))
             if index["version"] != INDEX_VERSION:
                 raise StateError(f"{self._index}: is of version {index['version']}, made by a newer agent")
             held = self._known(index.get("held", ()))
@@ -191,6 +198,9 @@ class Store:
             raise StateError(f"{path}: cannot be written: {files.reason(error)}") from error
 
 
+_SUFFIXES = frozenset({".json", seen.SUFFIX, seen.NEW_SUFFIX})
+
+
 def forget(directory: str, names: Container[str]) -> None:
     """Remove what is stored of all other sources: they are not collected from any more.
 
@@ -199,7 +209,7 @@ def forget(directory: str, names: Container[str]) -> None:
     try:
         for entry in os.listdir(directory):
             name, suffix = os.path.splitext(entry)
-            if suffix == ".json" and name not in names and not entry.startswith("."):
+            if suffix in _SUFFIXES and name not in names and not entry.startswith("."):
                 os.unlink(os.path.join(directory, entry))
                 _remove_contents(os.path.join(directory, name))
     except OSError as error:
@@ -212,6 +222,24 @@ def _remove_contents(directory: str) -> None:
         for name in os.listdir(directory):
             os.unlink(os.path.join(directory, name))
         os.rmdir(directory)
+
+
+def _sealed(index: Mapping[str, Any]) -> bytes:
+    """As JSON, of which the first line tells the digest of the others."""
+    first, rest = json.dumps(index, indent=1).encode().split(b"\n", 1)
+    return b'%b"sha256": "%b",\n%b' % (first, hashlib.sha256(rest).hexdigest().encode(), rest)
+
+
+def _unsealed(raw: bytes) -> Any:
+    """Raises ValueError if it was changed since. That of an earlier agent has no digest, and is version 1."""
+    first, _, rest = raw.partition(b"\n")
+    told = _SEAL.fullmatch(first)
+    if told and told[1].decode() != hashlib.sha256(rest).hexdigest():
+        raise ValueError("it is not what was written")
+    index = json.loads(raw)
+    if not told and index["version"] != INDEX_VERSION:
+        raise ValueError("it is of no version")
+    return index
 
 
 def _is_there(document: StoredDocument) -> bool:

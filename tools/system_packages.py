@@ -21,9 +21,9 @@ BINDEP = pathlib.Path(__file__).resolve().parent.parent / "bindep.txt"
 COMMANDS = {
     "test": (
         "bash", "make", "sleep", "cat", "date", "setpriv", "openssl", "mount", "mkfs.vfat",
-        "redis-check-rdb", "initdb", "mariadbd",
+        "redis-check-rdb", "initdb", "mariadbd", "strace",
     ),
-    "bench": ("cc", "run-parts", "redis-check-rdb", "initdb", "mariadbd"),
+    "bench": ("cc", "run-parts", "redis-check-rdb", "initdb", "mariadbd", "strace"),
 }  # fmt: skip
 
 # Where mariadbd may be, and not everybody's PATH goes.

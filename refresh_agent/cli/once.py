@@ -45,7 +45,7 @@ def exit_code(result: Result, stop: Stop) -> int:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """Plain values: exit_code, summary, run, trigger, attempt, changed, seconds, failure, migrations."""
+    """Plain values, as docs/commands.rst tells them."""
     decision = result.decision
     return {
         "exit_code": int(result.exit_code),
@@ -57,6 +57,8 @@ def as_json(result: Result) -> dict[str, Any]:
         "attempt": decision.attempt if decision else None,
         "changed": decision.changed if decision else [],
         "seconds": round(result.seconds, 3),
+        "quiesced": result.quiesced,
+        "held": result.held,
         "failure": result.failure._asdict() if result.failure else None,
         "migrations": [migration._asdict() for migration in result.migrations],
     }

@@ -19,3 +19,15 @@ def say(text: str) -> None:
 
 def say_json(value: Any) -> None:
     say(json.dumps(value))
+
+
+def iso(wall: float | None) -> str | None:
+    """A time as JSON has it: ISO 8601 with the offset of the local time; None if unknown. ``wall``: clock."""
+    from datetime import datetime  # noqa: PLC0415 - what tells no times need not pay for it
+
+    if wall is None:
+        return None
+    try:
+        return datetime.fromtimestamp(wall).astimezone().isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return None  # of a clock that was far off

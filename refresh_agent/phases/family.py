@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from refresh_agent.marks import HOOK_ID
@@ -20,6 +20,10 @@ LOOK_AGAIN = 0.05
 
 UNKILLABLE = 10.0
 """Seconds after KILL until what still lives is left to itself."""
+
+SURE = 2
+"""Looks in a row that have to find nothing: a process that starts another and ends while /proc is being read
+shows neither, one that is just becoming another program shows no environment."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -50,7 +54,8 @@ class Family:
         return self._memory.with_those_seen(members, table)
 
     def signal(self, number: signal.Signals) -> None:
-        _signal(self.members(), number)
+        self.members()
+        _signal(self._memory.seen, number)
 
     def survivors(self) -> tuple[str, ...]:
         """What an ended process has left running, as "name (pid)": it may be a daemon that it started."""
@@ -65,13 +70,13 @@ class _Memory:
     """Processes by pid and the moment of their start, since pids are given again."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, int] = {}
+        self.seen: Mapping[int, int] = {}
 
     def with_those_seen(self, members: set[int], table: Mapping[int, "Entry"]) -> set[int]:
         """``members``, those of them seen before that still live, and what descends from all of these."""
-        again = {pid for pid, began in self._seen.items() if pid in table and table[pid].began == began}
+        again = {pid for pid, began in self.seen.items() if pid in table and table[pid].began == began}
         found = _with_descendants(members | again, table)
-        self._seen = {pid: table[pid].began for pid in found}
+        self.seen = {pid: table[pid].began for pid in found}
         return found
 
 
@@ -85,14 +90,34 @@ def become_subreaper() -> None:
 def reap_orphans() -> bool:
     """Bury adopted children that have ended; whether others live on.
 
-    Only where no child of our own is still waited for.
+    Only where no hook is still waited for. What another thread of ours has started, such as mount, is in our
+    own session, and how it ended is for that thread to learn.
     """
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if _is_our_own(ended.si_pid):
+                _reap_behind_our_own()
+                break
+            os.waitpid(ended.si_pid, os.WNOHANG)
     except ChildProcessError:
         return False
     return True
+
+
+def _is_our_own(pid: int) -> bool:
+    """Whether another thread waits for this child, or just has."""
+    try:
+        return os.getsid(pid) == os.getsid(0)
+    except ProcessLookupError:
+        return True
+
+
+def _reap_behind_our_own() -> None:
+    """The kernel names only the first child that has ended, and that one is not to be buried here."""
+    own = os.getsid(0)
+    for pid, entry in _entries():
+        if entry.ended and entry.parent == os.getpid() and entry.session != own:
+            os.waitpid(pid, os.WNOHANG)
 
 
 class Leftovers(NamedTuple):
@@ -108,10 +133,16 @@ class Leftovers(NamedTuple):
     def find(self, memory: "_Memory | None" = None) -> set[int]:
         """The pids: with what shares a session with one, and what descends from them."""
         table = process_table()
-        found = {pid for pid, entry in table.items() if (pid, entry.began) in self.leaders}
-        found |= {pid for pid in table if (mark := _mark(pid)) and self.is_left(mark)}
+        found = {pid for pid in table if (mark := _mark(pid)) and self.is_left(mark)}
+        births = {pid: birth(pid) for pid, _ in self.leaders}
         sessions = {table[pid].session for pid in found}
+        sessions |= {pid for pid, began in self.leaders if births[pid] == began}
         family = {pid for pid, entry in table.items() if entry.session in sessions}
+        # A leader may have ended, of a closed pipe for instance, and what it started run on. But its number
+        # may since have been given to another that has ended, too: then its session is known by nothing, so
+        # only what has wiped its environment is taken for ours.
+        gone = {pid for pid, began in births.items() if not began}
+        family |= {pid for pid, entry in table.items() if entry.session in gone and not _environment(pid)}
         family = (memory or _Memory()).with_those_seen(family, table)
         # The hook itself may be what calls the agent anew.
         return family - {os.getpid()}
@@ -120,12 +151,18 @@ class Leftovers(NamedTuple):
 def end_leftovers(leftovers: Leftovers, grace: float) -> tuple[int, ...]:
     """End what still runs of hooks whose agent is gone; the pids that were found."""
     memory = _Memory()
-    found = leftovers.find(memory)
-    _signal(found, signal.SIGTERM)
+    found: set[int] = set()
     kill = time.monotonic() + grace
-    while (left := leftovers.find(memory)) and time.monotonic() < kill + UNKILLABLE:
+    nothing = 0
+    while time.monotonic() < kill + UNKILLABLE:
+        left = leftovers.find(memory)
+        nothing = 0 if left else nothing + 1
+        if nothing == SURE:
+            break
+        _signal({pid: memory.seen[pid] for pid in left - found}, signal.SIGTERM)
         if time.monotonic() >= kill:
-            _signal(left, signal.SIGKILL)
+            _signal({pid: memory.seen[pid] for pid in left}, signal.SIGKILL)
+        found |= left
         time.sleep(LOOK_AGAIN)
     return tuple(sorted(found))
 
@@ -147,11 +184,13 @@ def birth(pid: int) -> int:
 
 def process_table() -> Mapping[int, Entry]:
     """Every process that is not a zombie, from /proc."""
-    table = {}
+    return {pid: entry for pid, entry in _entries() if not entry.ended}
+
+
+def _entries() -> Iterator[tuple[int, Entry]]:
     for name in os.listdir("/proc"):
-        if name.isdecimal() and (entry := _entry(name)) and not entry.ended:
-            table[int(name)] = entry
-    return table
+        if name.isdecimal() and (entry := _entry(name)):
+            yield int(name), entry
 
 
 def _entry(pid: str) -> Entry | None:
@@ -174,19 +213,39 @@ def _with_descendants(members: set[int], table: Mapping[int, Entry]) -> set[int]
 
 def _mark(pid: int) -> str:
     """Its REFRESH_AGENT_HOOK_ID, "" without one."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            variables = file.read().split(b"\0")
-    except OSError:
-        return ""
     prefix = f"{HOOK_ID}=".encode()
-    return next((os.fsdecode(pair[len(prefix) :]) for pair in variables if pair.startswith(prefix)), "")
+    pairs = (pair for pair in _environment(pid).split(b"\0") if pair.startswith(prefix))
+    return next((os.fsdecode(pair[len(prefix) :]) for pair in pairs), "")
 
 
-def _signal(pids: Iterable[int], number: signal.Signals) -> None:
-    for pid in sorted(
-        pids
-    ):  # parents first: one that waits for its child learns of the signal before its end
+def _environment(pid: int) -> bytes:
+    """As it was started with. A main thread that has ended shows none, but the others of the process do."""
+    if environment := _read(f"/proc/{pid}/environ"):
+        return environment
+    with contextlib.suppress(OSError):
+        threads = os.listdir(f"/proc/{pid}/task")
+        others = (_read(f"/proc/{pid}/task/{thread}/environ") for thread in threads if thread != str(pid))
+        return next(filter(None, others), b"")
+    return b""
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _signal(pids: Mapping[int, int], number: signal.Signals) -> None:
+    """``pids``, and when each began: its pid may be another's by now."""
+    # Parents first: one that waits for its child learns of the signal before its end.
+    for pid, began in sorted(pids.items()):
         # A process that has become another user's can only be named, if we are not root.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
+            pidfd = os.pidfd_open(pid)
+            try:
+                if birth(pid) == began:  # from here on it is this one that the descriptor stands for
+                    signal.pidfd_send_signal(pidfd, number)
+            finally:
+                os.close(pidfd)

@@ -40,7 +40,7 @@ def test_output_without_measure_costs_eight_megabytes_at_most(node: Node, kind: 
     quiet = peak_after(node, "exit 0")
     assert peak_after(node, FLOODS[kind]) - quiet <= 8 * MIB
     assert node.outcomes() == ["success", "success"]
-    kept = node.rows("SELECT length(tail) FROM hooks WHERE hook = '10-flood' ORDER BY run DESC LIMIT 1")
+    kept = node.rows("SELECT length(tail) FROM outputs ORDER BY run DESC LIMIT 1")
     limit = min(MIB, SIZES[kind])
     assert limit - 3 <= kept[0][0] <= limit  # it begins with a whole character
 
@@ -59,6 +59,6 @@ def test_a_secret_that_two_writes_and_the_cut_of_a_long_line_split_is_masked(nod
     assert "***" in ended.stderr
     assert secret[:half] not in ended.stderr
     assert secret[half:] not in ended.stderr
-    tail = node.rows("SELECT tail FROM hooks")[0][0]
+    tail = node.rows("SELECT tail FROM outputs")[0][0]
     assert tail == b"x" * (8192 - half) + b"***" + b"y" * 20000
     assert os.path.getsize(node.state / "journal.sqlite") < MIB

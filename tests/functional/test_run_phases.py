@@ -230,7 +230,7 @@ def test_the_output_is_kept_in_the_journal_and_the_order_where_both_streams_are_
     command = f"{COMMAND} --config-file {node.config_file} run-phases --log-level ERROR 2>&1"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60)
     assert ended.stdout.split() == [str(number).encode() for number in range(1, 51) for _ in range(2)]
-    assert node.rows("SELECT tail FROM hooks") == [(ended.stdout,)]
+    assert node.rows("SELECT tail FROM outputs") == [(ended.stdout,)]
 
 
 def test_the_result_as_json_has_standard_output_for_itself(node: Node) -> None:
@@ -396,11 +396,12 @@ class TestBadInput:
         assert (ended.returncode, node.ran()) == (5, [])
         assert (str(node.state) in ended.stderr, "Traceback" in ended.stderr) == (True, False)
 
-    def test_a_journal_that_is_damaged_is_5(self, node: Node) -> None:
+    def test_a_journal_that_is_damaged_is_set_aside_and_named(self, node: Node) -> None:
         node.hook("configure/10-a")
         assert phases(node).returncode == 0
         path: pathlib.Path = node.state / "journal.sqlite"
         path.write_bytes(b"x" * 8192)
         ended = phases(node)
-        assert (ended.returncode, len(node.ran())) == (5, 1)
-        assert "it is damaged" in ended.stderr
+        assert (ended.returncode, len(node.ran())) == (0, 2)
+        (aside,) = node.state.glob("journal.sqlite.damaged-*")
+        assert f"it is damaged; it is set aside as {aside}, and everything is run once more" in ended.stderr

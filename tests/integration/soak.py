@@ -1,4 +1,4 @@
-"""``make soak-databases``: kill migrations at random moments, and see that the next run brings them to their end.
+"""``make soak-databases``: kill migrations at random moments; the next run has to bring them to their end.
 
     .venvs/dev/bin/python -m tests.integration.soak --kills 200 sqlite postgresql mysql
 

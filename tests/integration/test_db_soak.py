@@ -1,4 +1,4 @@
-"""Short forms of what ``make soak-databases`` and ``make bench`` do at length: killed workers, and many at once."""
+"""Short forms of what ``make soak-databases`` and ``make bench`` do at length: killed workers, many at once."""
 
 import itertools
 import pathlib

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from refresh_agent import run
+from refresh_agent import pause, run
 from refresh_agent.cycle import Cycle, Result
 from refresh_agent.errors import ExitCode, LockedError, StateError
 from refresh_agent.journal import Journal
@@ -428,3 +428,37 @@ def test_settings_are_not_changed_by_a_refresh(node: Node) -> None:
     node.refresh()
     assert node.settings() == settings
     assert os.environ["OUT"]
+
+
+@pytest.mark.parametrize("how", ["damaged", "emptied", "gone"])
+def test_what_a_lost_journal_knew_is_not_taken_from_os_collect_configs_cache(
+    node: Node, log: pytest.LogCaptureFixture, how: str
+) -> None:
+    """The node may be quiesced, for something else than what the cache says was brought onto it."""
+    node.cache.mkdir()
+    for name in ("heat_local.json", "heat_local.json.orig", "heat_local.json.last"):
+        write_json(node.cache / name, {"a": 1})
+    write_json(node.cache / "os_config_files.json", [str(node.cache / "heat_local.json")])
+    node.hook("configure/10-a", f"test -e {node.root}/fixed")
+    write_json(node.metadata, {"a": 2})
+    assert node.refresh(Trigger.START).quiesced is False
+    write_json(node.metadata, {"a": 1})
+    (node.root / "fixed").touch()
+    journal = node.state / "journal.sqlite"
+    {"damaged": lambda: journal.write_bytes(b"x" * 9999), "emptied": lambda: journal.write_bytes(b"")}.get(
+        how, journal.unlink
+    )()
+    result = node.refresh(Trigger.START)
+    assert (result.exit_code, bool(result.run_id)) == (ExitCode.OK, True)
+    assert str(journal) in log.text
+    assert "everything is run once more" in log.text
+    assert node.refresh().run_id == ""
+
+
+def test_a_pause_and_missing_data_do_not_hide_that_the_node_is_quiesced(node: Node) -> None:
+    node.hook("pre-configure/10-a", "exit 1")
+    assert node.refresh().quiesced
+    pause.begin(str(node.state), "no reason", 0.0)
+    for result in (node.refresh(), node.cycle().run_phases(None, joined=True)):
+        assert (result.exit_code, result.quiesced) == (ExitCode.PAUSED, True)
+        assert result.summary.endswith("; the node is quiesced")

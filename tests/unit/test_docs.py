@@ -2,14 +2,16 @@
 
 import argparse
 import ast
+import contextlib
 import pathlib
 import re
 import shlex
+import sqlite3
 from typing import Any
 
 import pytest
 
-from refresh_agent import main, opts
+from refresh_agent import journal_schema, main, opts
 from refresh_agent.errors import ExitCode
 from tests import pages
 from tests.pages import TOP, read
@@ -206,3 +208,30 @@ def test_the_import_order_is_that_of_the_contract() -> None:
     layers = [line.strip().replace("refresh_agent.", "") for line in contract.strip().splitlines()]
     order = read(DOCS / "architecture.rst").partition("checks it")[2].partition("::\n\n")[2]
     assert [line.strip() for line in order.partition("\n\n")[0].splitlines()] == layers[1:]
+
+
+def test_the_journals_tables_are_documented_column_by_column() -> None:
+    text = read(DOCS / "journal.rst")
+    parts = re.split(r"^(\w+)\n-+\n", text.partition("Tables\n======")[2], flags=re.MULTILINE)[1:]
+    documented = {
+        table: re.findall(r"^``(\w+)``", part, re.MULTILINE)
+        for table, part in zip(parts[::2], parts[1::2], strict=True)
+    }
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(journal_schema.CURRENT)
+        tables = [
+            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE TABLE%'")
+        ]
+        existing = {table: [row[1] for row in db.execute(f"PRAGMA table_info({table})")] for table in tables}
+    assert documented == existing
+    assert f"is the version, {journal_schema.VERSION}." in text
+
+
+def test_every_promise_has_its_tests_and_they_exist() -> None:
+    promises = read(DOCS / "reliability.rst").partition("The promises\n=====")[2].partition("What is not")[0]
+    proofs = re.findall(r"^    \| (\S+): (test_\w+)$", promises, re.MULTILINE)
+    assert len(proofs) == promises.count("\n    |")
+    missing = [(path, name) for path, name in proofs if f"def {name}(" not in read(TOP / "tests" / path)]
+    assert missing == []
+    untold = re.findall(r"^\S.*\.\n(?!    \|)", promises, re.MULTILINE)
+    assert untold == []

@@ -4,38 +4,31 @@ import contextlib
 import itertools
 import os
 import pathlib
-import sqlite3
-import threading
+import tempfile
 import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from refresh_agent import journal_file, journal_schema
-from refresh_agent.errors import ExitCode, StateError
-from refresh_agent.journal import Boundary, HookRecord, Journal, Leader, OpenRun, PhaseEnd, Run
+from refresh_agent import journal_file
+from refresh_agent.journal import Boundary, HookRecord, Journal, Leader, OpenRun, PhaseEnd, Run, sound
 from refresh_agent.journal_file import Edge
 from refresh_agent.marks import hook_ids
 from refresh_agent.model import (
     Ending,
     Exit,
     Failure,
-    Fingerprints,
     History,
     HookResult,
     MigrationOutcome,
     MigrationResult,
     RunOutcome,
     StartedHook,
-    Trigger,
     Unfinished,
 )
-from refresh_agent.plan import Action, Decision
-from tests.unit.support import looping_link, open_descriptors
-
-A: Fingerprints = (("heat", "1"), ("local", "2"))
-B: Fingerprints = (("heat", "9"),)
-FAILURE = Failure("configure", "20-b", 42, "failed with status 42")
+from tests.unit.journals import FAILURE, A, B, decision, reopened, rows, run_to
 
 
 @pytest.fixture
@@ -48,24 +41,6 @@ def journal(state: pathlib.Path) -> Iterator[Journal]:
     journal = Journal(str(state))
     yield journal
     journal.close()
-
-
-def decision(attempt: int = 1) -> Decision:
-    """Of the attempts before, all have failed."""
-    return Decision(Action.RUN, "changed: heat", Trigger.CHANGE, attempt, ("heat",), attempt - 1)
-
-
-def reopened(journal: Journal) -> History:
-    """What another process sees, and what survives."""
-    other = Journal(os.path.dirname(journal.path))
-    try:
-        return other.history()
-    finally:
-        other.close()
-
-
-def rows(journal: Journal, query: str) -> list[tuple[object, ...]]:
-    return journal._db.execute(query).fetchall()
 
 
 # --- what is remembered ------------------------------------------------------------------------------------
@@ -161,25 +136,6 @@ def test_only_failures_of_the_same_documents_in_a_row_count(journal: Journal) ->
 def test_a_run_under_way_is_unfinished(journal: Journal) -> None:
     journal.begin(decision(), A)
     assert reopened(journal) == History(None, Unfinished(A, 1, 0, interrupted=True))
-
-
-def run_to(journal: Journal, *steps: str) -> Run:
-    """Begin a run and take it through "phase", "phase/hook" and "phase." for the end of a phase."""
-    run = journal.begin(decision(), A)
-    for number, step in enumerate(steps):
-        phase, _, hook = step.rstrip(".").partition("/")
-        if hook:
-            started = StartedHook(phase, hook, f"id-{hook}", 77, 4711)
-            began = HookRecord(number, 1.0, started)
-            journal.record_hooks(run, [began])
-            if step.endswith("."):
-                result = HookResult(started, Exit(0, Ending.EXITED, 0.1), b"tail\n")
-                journal.record_hooks(run, [began._replace(result=result)])
-        elif step.endswith("."):
-            journal.record_boundary(run, Boundary(PhaseEnd(phase, "done"), ""))
-        else:
-            journal.record_boundary(run, Boundary(None, phase))
-    return run
 
 
 @pytest.mark.parametrize(
@@ -301,245 +257,221 @@ def test_run_ids_are_unique(journal: Journal) -> None:
     assert len({journal.begin(decision(), A).run_id for _ in range(20)}) == 20
 
 
-# --- durability --------------------------------------------------------------------------------------------
-
-
-class Connection:
-    """Notes the value of PRAGMA synchronous at every COMMIT and at every write outside a transaction."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        self.commits: list[int] = []
-        self.single_writes: list[int] = []
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._db.in_transaction
-
-    def _level(self) -> int:
-        return int(self._db.execute("PRAGMA synchronous").fetchone()[0])
-
-    def execute(self, statement: str, parameters: tuple[object, ...] = ()) -> sqlite3.Cursor:
-        if statement == "COMMIT":
-            self.commits.append(self._level())
-        elif statement.startswith(("INSERT", "UPDATE", "DELETE")) and not self._db.in_transaction:
-            self.single_writes.append(self._level())
-        return self._db.execute(statement, parameters)
-
-    def executemany(self, statement: str, parameters: list[tuple[object, ...]]) -> sqlite3.Cursor:
-        assert self._db.in_transaction
-        return self._db.executemany(statement, parameters)
-
-    def close(self) -> None:
-        self._db.close()
-
-
-NORMAL, FULL = 1, 2
-
-
-def watch(journal: Journal) -> Connection:
-    watched = Connection(journal._db)
-    journal._db = journal._file.db = watched  # type: ignore[assignment]
-    return watched
-
-
-def test_what_must_survive_a_power_loss_is_written_with_synchronous_full(journal: Journal) -> None:
-    watched = watch(journal)
-    steps = [
-        lambda: journal.record_boundary(run, Boundary(None, "configure")),
-        lambda: journal.record_boundary(run, Boundary(PhaseEnd("configure", "done"), "post-configure")),
-        lambda: journal.commit(run, A),
-        lambda: journal.fail(run, RunOutcome.HOOK_FAILED, FAILURE),
-        journal.close_interrupted,
-    ]
-    run = journal.begin(decision(), A)
-    assert watched.commits == [FULL]
-    watched.commits.clear()
-    for number, step in enumerate(steps):
-        step()
-        assert watched.commits, f"step {number} wrote nothing durably"
-        assert set(watched.commits) == {FULL}
-        watched.commits.clear()
-    assert watched.single_writes == []
-
-
-def test_what_happens_in_between_costs_no_fsync(journal: Journal) -> None:
-    run = journal.begin(decision(), A)
-    watched = watch(journal)
-    started = StartedHook("configure", "10-a", "id", 1)
-    result = HookResult(started, Exit(0, Ending.EXITED, 0.1))
-    journal.record_hooks(run, [HookRecord(1, 1.0, started, result)])
-    journal.migrated(run, MigrationResult("shop", MigrationOutcome.DONE))
-    assert watched.single_writes == [NORMAL]
-    assert watched.commits == [NORMAL]
-    assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-
-
-def test_a_commit_is_all_or_nothing(journal: Journal) -> None:
-    journal.commit(journal.begin(decision(), A), A)
-    run = journal.begin(decision(), B)
-    with pytest.raises(StateError):
-        journal.commit(run, (("same", "1"), ("same", "2")))
-    assert not journal._db.in_transaction
-    assert journal.history() == reopened(journal)
-    assert journal.history().committed == A
-    assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == NORMAL
-    journal.commit(run, B)
-    assert reopened(journal) == History(B)
-
-
-# --- the file ----------------------------------------------------------------------------------------------
-
-
-def test_only_the_agents_user_can_read_it_whatever_the_umask(state: pathlib.Path) -> None:
-    os.umask(0)
-    journal = Journal(str(state))
-    journal.commit(journal.begin(decision(), A), A)
-    assert state.stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in state.iterdir()} == {0o600}
-    assert {path.name for path in state.iterdir()} >= {"journal.sqlite", "journal.sqlite-wal"}
-    journal.close()
-
-
-def corrupt(path: pathlib.Path, kind: str) -> None:
-    match kind:
-        case "no database":
-            path.write_bytes(b"This is no database, but long enough to look like one. " * 100)
-        case "directory":
-            path.unlink()
-            path.mkdir()
-        case "loop":
-            path.unlink()
-            looping_link(path)
-        case "link":
-            path.rename(path.with_name("elsewhere"))
-            path.symlink_to("elsewhere")
-        case "tables gone":
-            with sqlite3.connect(path) as db:
-                db.execute("PRAGMA foreign_keys = OFF")
-                db.execute("DROP TABLE runs")
-            db.close()
-        case "pages overwritten":
-            size = path.stat().st_size
-            with path.open("r+b") as file:
-                file.seek(4096)
-                file.write(b"\xa5" * (size - 4096))
-        case "newer":
-            with sqlite3.connect(path) as db:
-                db.execute("PRAGMA user_version = 99")
-            db.close()
-
-
-@pytest.mark.parametrize(
-    "kind", ["no database", "directory", "loop", "link", "tables gone", "pages overwritten", "newer"]
-)
-def test_a_file_that_cannot_be_used_is_a_state_error_that_names_it(state: pathlib.Path, kind: str) -> None:
-    journal = Journal(str(state))
-    journal.commit(journal.begin(decision(), A), A)
-    journal.close()
-    path = state / "journal.sqlite"
-    corrupt(path, kind)
-    before = open_descriptors()
-
-    def use() -> None:
-        journal = Journal(str(state))
-        try:
-            journal.history()
-        finally:
-            journal.close()
-
-    with pytest.raises(StateError) as caught:
-        use()
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code is ExitCode.STATE
-    assert open_descriptors() == before
-
-
-def test_a_newer_agents_journal_is_left_alone_and_said_so(state: pathlib.Path) -> None:
-    Journal(str(state)).close()
-    corrupt(state / "journal.sqlite", "newer")
-    with pytest.raises(
-        StateError,
-        match=f"is of version 99, this agent knows {journal_schema.VERSION}; it was written by a newer one",
-    ):
-        Journal(str(state))
-
-
-def test_an_empty_file_becomes_a_journal(state: pathlib.Path) -> None:
-    """What a crash between making the file and filling it leaves."""
-    state.mkdir(mode=0o700)
-    (state / "journal.sqlite").touch(0o600)
-    journal = Journal(str(state))
-    assert journal.history() == History()
-    journal.close()
-
-
-@pytest.mark.parametrize("kind", ["file", "loop"])
-def test_a_state_directory_that_cannot_be_made_is_named(state: pathlib.Path, kind: str) -> None:
-    if kind == "file":
-        state.write_text("")
-    else:
-        looping_link(state)
-    with pytest.raises(StateError, match="cannot be opened") as caught:
-        Journal(str(state))
-    assert str(state) in str(caught.value)
-
-
-def test_two_that_make_it_at_once_make_it_once(state: pathlib.Path) -> None:
-    problems: list[Exception] = []
-    start = threading.Barrier(8)
-
-    def make() -> None:
-        start.wait()
-        try:
-            Journal(str(state)).close()
-        except Exception as error:  # noqa: BLE001
-            problems.append(error)
-
-    threads = [threading.Thread(target=make) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert problems == []
-    journal = Journal(str(state))
-    assert journal.history() == History()
-    journal.close()
-
-
-def test_a_reader_does_not_disturb_the_writer(journal: Journal) -> None:
-    reader = sqlite3.connect(f"file:{journal.path}?mode=ro", uri=True, timeout=0, isolation_level=None)
-    reader.execute("BEGIN")
-    assert reader.execute("SELECT count(*) FROM runs").fetchone() == (0,)
-    journal.commit(journal.begin(decision(), A), A)
-    assert reader.execute("SELECT count(*) FROM runs").fetchone() == (0,)
-    reader.execute("COMMIT")
-    assert reader.execute("SELECT count(*) FROM runs").fetchone() == (1,)
-    reader.close()
-
-
-def test_a_file_that_another_holds_too_long_is_a_state_error(
-    state: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal_file, "BUSY_SECONDS", 0.05)
-    journal = Journal(str(state))
-    other = sqlite3.connect(journal.path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StateError, match="locked"):
-        journal.begin(decision(), A)
-    other.execute("ROLLBACK")
-    other.close()
-    assert journal.begin(decision(), A).row
-    journal.close()
-
-
-def test_the_boot_id_is_the_kernels() -> None:
-    assert journal_file.boot_id() == pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def test_text_that_is_not_utf_8_can_be_recorded(journal: Journal) -> None:
     """A path of the node is bytes: Python carries those that are not UTF-8 as half surrogates."""
     run = journal.begin(decision(), A)
     journal.fail(run, RunOutcome.HOOK_FAILED, Failure("configure", "", 1, os.fsdecode(b"/base/\xff: no")))
     assert journal.history().unfinished == Unfinished(A, 1, 1, False, "configure", "")
+
+
+# --- whether the node is quiesced --------------------------------------------------------------------------
+
+BETWEEN = ("quiesce", "begin", "prune")
+WITHIN = ("go on", "activate", "commit", "succeed", "fail", "die", "forget")
+
+
+class Quiescence:
+    """What the journal has to say, told by a plain model. ``clock`` counts the runs and is their time."""
+
+    def __init__(self) -> None:
+        self.clock = 0.0
+        self.since: float | None = None
+        self.before: float | None = None
+
+    def begins(self, *, quiesces: bool) -> None:
+        self.before = self.since
+        if quiesces and self.since is None:
+            self.since = self.clock
+
+
+@given(st.lists(st.sampled_from([*BETWEEN, *BETWEEN, *WITHIN])))
+def test_a_node_is_quiesced_from_pre_configure_on_until_a_run_gets_through_post_configure(
+    steps: list[str],
+) -> None:
+    model = Quiescence()
+    edge = Edge(wall=lambda: model.clock)
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Journal(folder, edge)) as journal:
+        run: Run | None = None
+        for step in steps:
+            model.clock += 1
+            if run is not None and step in WITHIN:
+                run = take(journal, run, step, model)
+            elif run is None and step == "prune":
+                journal.prune(1, 0)
+            elif run is None and step in BETWEEN:
+                model.begins(quiesces=step == "quiesce")
+                run = journal.begin(decision(), A, quiesces="pre-configure" if step == "quiesce" else "")
+            quiesced = journal.history().quiesced
+            assert (quiesced and quiesced.since) == model.since
+            assert quiesced is None or run is None or quiesced.run_id == run.run_id
+
+
+def take(journal: Journal, run: Run, step: str, model: Quiescence) -> Run | None:
+    """One step of a run that is under way; None if that ended it."""
+    if step in {"go on", "activate"}:
+        journal.record_boundary(run, Boundary(None, f"phase {model.clock}", activated=step == "activate"))
+        model.since = None if step == "activate" else model.since
+        return run
+    if step == "commit":
+        journal.commit(run, A)
+    elif step == "succeed":
+        journal.succeed(run)
+    elif step == "fail":
+        journal.fail(run, RunOutcome.HOOK_FAILED, FAILURE)
+    elif step == "die":
+        journal.close_interrupted()
+    else:
+        journal.forget(run)
+        model.since = model.before
+    model.since = None if step in {"commit", "succeed"} else model.since
+    return None
+
+
+def test_since_when_it_is_quiesced_is_told_by_the_first_of_the_runs_that_left_it_so(
+    state: pathlib.Path,
+) -> None:
+    times = iter((1.0, 2.0, 3.0, 4.0))
+    with contextlib.closing(Journal(str(state), Edge(wall=lambda: next(times)))) as journal:
+        for attempt in (1, 2):
+            run = journal.begin(decision(attempt), A, quiesces="pre-configure")
+            journal.fail(run, RunOutcome.HOOK_FAILED, FAILURE)
+        quiesced = journal.history().quiesced
+    assert quiesced is not None
+    assert (quiesced.since, quiesced.attempt, quiesced.run_id) == (1.0, 2, run.run_id)
+    assert str(quiesced) == f"run {run.run_id[:8]} failed in configure/20-b; it runs again"
+
+
+# --- what is kept ------------------------------------------------------------------------------------------
+
+
+def ids(journal: Journal) -> list[object]:
+    return [row for (row,) in rows(journal, "SELECT id FROM runs ORDER BY id")]
+
+
+def test_old_runs_are_let_go_by_number_with_all_that_belongs_to_them(journal: Journal) -> None:
+    for _ in range(6):
+        run = run_to(journal, "configure", "configure/10-a.")
+        journal.migrated(run, MigrationResult("shop", MigrationOutcome.DONE))
+        journal.worker_began(run, f"mark-{run.row}", 1, 0)
+        journal.commit(run, A)
+    journal.prune(2, 90)
+    assert ids(journal) == [5, 6]
+    for table in ("phases", "hooks", "outputs", "migrations", "workers"):
+        assert {run for (run,) in rows(journal, f"SELECT run FROM {table}")} == {5, 6}
+
+
+def test_and_by_age(state: pathlib.Path) -> None:
+    days = 0.0
+    with contextlib.closing(Journal(str(state), Edge(wall=lambda: days * 86400))) as journal:
+        for began in (1, 2, 30, 31):
+            days = began
+            journal.commit(journal.begin(decision(), A), A)
+        for now, left in ((32, [3, 4]), (400, [4])):
+            days = now
+            journal.prune(500, 10)
+            assert ids(journal) == left
+
+
+@pytest.mark.parametrize("keep_runs", [1, 2, 3])
+def test_what_tells_what_is_due_is_never_let_go(journal: Journal, keep_runs: int) -> None:
+    """What is committed, the newest run for documents, the one that left the node quiesced, the newest."""
+    journal.commit(journal.begin(decision(), A), A)
+    journal.fail(journal.begin(decision(), B), RunOutcome.HOOK_FAILED, FAILURE)
+    journal.fail(journal.begin(decision(), (), quiesces="pre-configure"), RunOutcome.HOOK_FAILED, FAILURE)
+    for _ in range(3):
+        journal.fail(journal.begin(decision(), B), RunOutcome.DEFERRED, FAILURE)
+    before = journal.history()
+    journal.prune(keep_runs, 0)
+    assert journal.history() == before == reopened(journal)
+    assert before.committed == A
+    assert before.unfinished is not None
+    assert before.quiesced is not None
+    assert len(ids(journal)) <= 2 + keep_runs
+
+
+def test_a_run_under_way_is_not_let_go(journal: Journal) -> None:
+    journal.begin(decision(), A)
+    journal.begin(decision(), A)
+    journal.prune(1, 0)
+    assert ids(journal) == [1, 2]
+
+
+def test_attempts_and_failures_count_on_although_only_the_newest_run_is_kept(journal: Journal) -> None:
+    """[journal] keep_runs = 1, and [retry] max_attempts = 5: the fifth failure is told as that."""
+    for number in range(1, 6):
+        unfinished = journal.history().unfinished
+        before = (unfinished.attempts, unfinished.failures) if unfinished else (0, 0)
+        assert before == (number - 1, number - 1)
+        journal.prune(1, 90)
+        run = journal.begin(decision(number), A)
+        journal.fail(run, RunOutcome.HOOK_FAILED, FAILURE, held=number == 5)
+        assert len(ids(journal)) <= 2
+    assert rows(journal, "SELECT failures, held FROM runs ORDER BY id DESC LIMIT 1") == [(5, 1)]
+
+
+def with_output(journal: Journal, size: int) -> None:
+    run = journal.begin(decision(), A)
+    started = StartedHook("configure", "10-a", "id", 1)
+    result = HookResult(started, Exit(0, Ending.EXITED, 0.1), b"x" * size)
+    journal.record_hooks(run, [HookRecord(1, 1.0, started, result)])
+    journal.commit(run, A)
+
+
+def outputs(journal: Journal) -> list[object]:
+    return [run for (run,) in rows(journal, "SELECT run FROM outputs ORDER BY run")]
+
+
+def test_output_is_kept_of_fewer_runs(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refresh_agent.journal.KEEP_OUTPUTS", 3)
+    for _ in range(6):
+        with_output(journal, 10)
+    journal.prune(500, 90)
+    assert outputs(journal) == [4, 5, 6]
+    assert len(rows(journal, "SELECT 1 FROM hooks")) == 6
+
+
+def test_and_not_more_than_so_many_bytes_but_always_the_newest(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("refresh_agent.journal.KEEP_OUTPUT_BYTES", 1000)
+    for size in (400, 400, 400, 500):
+        with_output(journal, size)
+    journal.prune(500, 90)
+    assert outputs(journal) == [3, 4]
+    with_output(journal, 5000)
+    journal.prune(500, 90)
+    assert outputs(journal) == [5]
+
+
+def test_to_open_check_and_prune_one_with_500_runs_takes_next_to_no_time(state: pathlib.Path) -> None:
+    """The best of five: a slow machine is no failure. The promise is 10 ms more than for an empty one."""
+    with contextlib.closing(Journal(str(state))) as journal:
+        journal._db.execute("PRAGMA synchronous = OFF")
+        with journal._file.together("written"):
+            fill(journal, runs=500, hooks=10)
+        journal.commit(journal.begin(decision(), A), A)
+
+    def once() -> float:
+        began = time.perf_counter()
+        with sound(str(state)) as journal:
+            journal.history()
+            journal.prune(500, 1e6)
+        return time.perf_counter() - began
+
+    assert min(once() for _ in range(5)) < 0.05
+
+
+def fill(journal: Journal, *, runs: int, hooks: int) -> None:
+    db = journal._db
+    for number in range(runs):
+        db.execute(
+            "INSERT INTO runs (run_id, trigger, attempt, reason, changed, documents, boot_id, agent,"
+            " started_at, outcome, activated_at)"
+            " VALUES (?, 'change', 1, 'why', '[]', '[[\"a\", \"1\"]]', 'boot', 'agent', 1.0, 'success', 1.0)",
+            (f"run-{number}",),
+        )
+        for position in range(hooks):
+            db.execute(
+                "INSERT INTO hooks VALUES (?, ?, 'configure', '10-a', 'mark', 1, 1, 1.0, 0.1, 0, 'exited')",
+                (number + 1, position),
+            )

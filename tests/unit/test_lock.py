@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -103,3 +104,39 @@ def test_bytes_of_another_holder_that_are_no_text_do_not_matter(path: pathlib.Pa
         fcntl.flock(theirs, fcntl.LOCK_EX)
         with pytest.raises(LockedError, match="pid 7"):
             lock.held(str(path)).__enter__()
+
+
+# --- looking ---------------------------------------------------------------------------------------------
+
+
+def test_whether_anybody_holds_it_is_seen_without_changing_the_file(path: pathlib.Path) -> None:
+    assert not lock.is_held(str(path))
+    assert not path.exists()
+    path.write_text("Locked by pid==1 at some time\n")
+    assert not lock.is_held(str(path))
+    with path.open() as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        assert lock.is_held(str(path))
+    assert path.read_text() == "Locked by pid==1 at some time\n"
+
+
+def test_an_agents_lock_is_told_from_os_refresh_configs(path: pathlib.Path) -> None:
+    assert not lock.is_ours(str(path))
+    with lock.held(str(path)):
+        assert lock.is_ours(str(path))
+        assert lock.is_held(str(path))
+    assert not lock.is_ours(str(path))
+    with path.open("w") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        assert lock.is_held(str(path))
+        assert not lock.is_ours(str(path))
+
+
+def test_what_a_killed_agent_has_left_in_the_file_is_not_believed(path: pathlib.Path) -> None:
+    code = f"import os\nfrom refresh_agent import lock\nwith lock.held({str(path)!r}):\n    os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 9
+    assert "(refresh-agent)" in path.read_text()
+    assert not lock.is_ours(str(path))
+    # Its pid is another process's now.
+    path.write_text(f"Locked by pid=={os.getpid()} at some time (refresh-agent)\n")
+    assert not lock.is_ours(str(path))

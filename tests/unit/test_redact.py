@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from refresh_agent.redact import (
     HELD_BACK,
     MASK,
+    MOST_KNOWN,
+    RUNS_KNOWN,
     SHORTEST,
     MaskedStream,
     Masker,
@@ -199,6 +201,43 @@ def test_many_secrets_are_all_found() -> None:
     mask = Masker(secrets)
     for offset in range(8):
         assert mask(" " * offset + " ".join(secrets)).split() == [MASK] * 500
+
+
+def secret_of(run: int) -> str:
+    return f"{run:08d}-of-a-run"
+
+
+def test_of_secrets_that_change_with_every_run_the_oldest_are_forgotten() -> None:
+    mask = Masker()
+    for run in range(3 * MOST_KNOWN):
+        mask.next_run()
+        mask.learn([secret_of(run), "never-changes"])
+    assert len(mask._known) <= MOST_KNOWN + 2
+    assert len(mask._holders) <= (MOST_KNOWN + 2) * len(secret_of(0))
+    assert mask(secret_of(0)) == secret_of(0)
+    newest = [secret_of(run) for run in range(3 * MOST_KNOWN - RUNS_KNOWN, 3 * MOST_KNOWN)]
+    assert mask(" ".join([*newest, "never-changes"])).split() == [MASK] * (RUNS_KNOWN + 1)
+
+
+def test_the_secrets_of_the_last_runs_are_known_however_many_they_are() -> None:
+    mask = Masker()
+    for run in range(RUNS_KNOWN):
+        mask.next_run()
+        mask.learn([secret_of(1000 * run + number) for number in range(200)])
+    assert mask(secret_of(199)) == MASK
+    for _ in range(2):
+        mask.next_run()
+    assert mask(secret_of(199)) == secret_of(199)
+    assert mask(secret_of(2000)) == MASK
+
+
+def test_what_was_forgotten_is_learnt_again() -> None:
+    mask = Masker()
+    for run in range(2 * MOST_KNOWN):
+        mask.next_run()
+        mask.learn([secret_of(run)])
+    mask.learn([secret_of(0)])
+    assert mask(secret_of(0)) == MASK
 
 
 @pytest.mark.parametrize(

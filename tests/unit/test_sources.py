@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from refresh_agent import metadata
-from refresh_agent.errors import ExitCode, StateError
+from refresh_agent.errors import StateError
 from refresh_agent.intake import Rules
 from refresh_agent.model import CollectorSettings, Document, Snapshot, StoredDocument
 from refresh_agent.sources import Source, Sources
@@ -298,17 +298,6 @@ def test_an_index_of_another_shape_is_damaged_too(
     store.index.write_text(text, encoding="latin-1")
     assert store.reopened().documents == ()
     assert f"{store.index} is damaged" in log.text
-
-
-def test_an_index_of_a_newer_agent_is_left_alone(store: Store) -> None:
-    store.collect(a=b"{}")
-    index = json.loads(store.index.read_text())
-    store.index.write_text(json.dumps({**index, "version": 2}))
-    with pytest.raises(
-        StateError, match=re.escape(f"{store.index}: is of version 2, made by a newer")
-    ) as caught:
-        store.reopened()
-    assert caught.value.exit_code is ExitCode.STATE
 
 
 def test_an_index_that_cannot_be_read_is_named(store: Store) -> None:

@@ -40,6 +40,11 @@ def test_the_databases_servers_are_there_on_both_kinds_of_systems(profile: str) 
     assert wanted("rpm", profile) >= {"postgresql-server", "mariadb-server"}
 
 
+@pytest.mark.parametrize("profile", ["test", "bench"])
+def test_what_a_run_asks_of_the_disk_can_be_recorded(profile: str) -> None:
+    assert "strace" in wanted("dpkg", profile) & wanted("rpm", profile)
+
+
 def test_postgresql_is_installed_without_a_cluster_and_nothing_is_left_of_that_wish(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -70,8 +75,10 @@ def test_who_wants_no_cluster_at_all_keeps_that_setting(tmp_path: pathlib.Path) 
         ("test", "bash"),
         ("test", "redis-check-rdb"),
         ("test", "initdb"),
+        ("test", "strace"),
         ("bench", "mariadbd"),
         ("bench", "cc"),
+        ("bench", "strace"),
     ],
 )
 def test_without_dpkg_the_commands_of_the_profile_are_looked_for(
