@@ -31,8 +31,11 @@ def waits(place: Place) -> Iterator[Figure]:
     """How often a run waits for the disk, but for the files that hooks read and the copies of the sources."""
     if shutil.which("strace") is None:
         raise MissingError("needs the command strace: install the system package strace")
-    for name, count in (("--once", _waits_of_once), ("the daemon", _waits_of_the_daemon)):
-        tree = place.tree(f"waits-{name.strip('-')[:4].strip()}", 4)
+    for folder, name, count in (
+        ("waits-once", "--once", _waits_of_once),
+        ("waits-daemon", "the daemon", _waits_of_the_daemon),
+    ):
+        tree = place.tree(folder, 4)
         synced = count(tree)
         caches = (f"{tree.root}/cache", f"{tree.root}/state/sources")
         counted = [path for path in synced if not path.startswith(caches)]

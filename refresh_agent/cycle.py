@@ -132,7 +132,7 @@ class Cycle:
         Damage that shows only now shows before the first hook, or else is an outcome: with the journal that
         takes the damaged one's place, it begins once more.
         """
-        with lock.held(self.settings.lock_file):
+        with lock.held(self.settings.lock_file, self._edges.journal.agent):
             try:
                 return self._work_with_journal(work)
             except DamagedError:

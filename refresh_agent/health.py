@@ -1,5 +1,6 @@
 """How the node stands: a judgement, and its exit code, from what the files tell. Pure."""
 
+import math
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
@@ -15,7 +16,7 @@ INTERVALS = 3
 """Polling intervals after which a source that has not answered is given up on."""
 
 
-class Word(StrEnum):
+class State(StrEnum):
     """The worst comes first. UNKNOWN: the journal cannot be read."""
 
     UNKNOWN = "unknown"
@@ -28,25 +29,25 @@ class Word(StrEnum):
 
 
 EXIT_CODES = {
-    Word.UNKNOWN: ExitCode.STATE,
-    Word.QUIESCED: ExitCode.HOOK_FAILED,
-    Word.HELD: ExitCode.HOOK_FAILED,
-    Word.FAILING: ExitCode.HOOK_FAILED,
-    Word.PAUSED: ExitCode.PAUSED,
-    Word.STALE: ExitCode.NO_DATA,
-    Word.HEALTHY: ExitCode.OK,
+    State.UNKNOWN: ExitCode.STATE,
+    State.QUIESCED: ExitCode.HOOK_FAILED,
+    State.HELD: ExitCode.HOOK_FAILED,
+    State.FAILING: ExitCode.HOOK_FAILED,
+    State.PAUSED: ExitCode.PAUSED,
+    State.STALE: ExitCode.NO_DATA,
+    State.HEALTHY: ExitCode.OK,
 }
 
 
 class Health(NamedTuple):
-    """``word``: the worst that holds; ``reasons``: all that do, the worst first."""
+    """``state``: the worst that holds; ``reasons``: all that do, the worst first."""
 
-    word: Word
+    state: State
     reasons: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
-        return EXIT_CODES[self.word]
+        return EXIT_CODES[self.state]
 
 
 class Doing(StrEnum):
@@ -83,29 +84,38 @@ class Facts(NamedTuple):
 
 def judge(facts: Facts) -> Health:
     found = list(_findings(facts))
-    return Health(found[0][0] if found else Word.HEALTHY, tuple(reason for _, reason in found))
+    return Health(found[0][0] if found else State.HEALTHY, tuple(reason for _, reason in found))
 
 
-def _findings(facts: Facts) -> Iterator[tuple[Word, str]]:
+def _findings(facts: Facts) -> Iterator[tuple[State, str]]:
     """The worst first. What is under way is judged by what was before it."""
     standing = facts.standing
     if standing.trouble:
-        yield Word.UNKNOWN, standing.trouble
+        yield State.UNKNOWN, standing.trouble
     if standing.quiesced is not None:
-        yield Word.QUIESCED, f"no run has got through post-configure since {moment(standing.quiesced.since)}"
-    newest = standing.newest
-    if newest is not None and is_held(facts):
-        yield Word.HELD, f"not tried again by itself after {newest.failures} attempts that failed"
-    elif newest is not None and newest.failures and newest.outcome not in _NO_FAILURE:
-        # Also if the newest attempt was stopped: those before it have failed.
-        where = f" in {newest.where}" if newest.where else ""
-        yield Word.FAILING, f"the newest run: {newest.outcome}{where}"
+        yield State.QUIESCED, f"no run has got through post-configure since {moment(standing.quiesced.since)}"
+    if standing.doubt:
+        yield State.FAILING, f"whether the node is quiesced is not known: {standing.doubt}"
+    yield from _of_the_newest(facts)
     if facts.paused is not None:
-        yield Word.PAUSED, "no run starts until refresh-agent resume"
-    if newest is None and standing.running is None and not standing.trouble:
-        yield Word.STALE, "nothing was ever run here"
+        yield State.PAUSED, "no run starts until refresh-agent resume"
+    if standing.newest is None and not standing.doubt and not standing.trouble:
+        yield State.STALE, "nothing was ever run here"
     for source in facts.sources:
-        yield from ((Word.STALE, f"source {source.name}: {reason}") for reason in _staleness(source, facts))
+        yield from ((State.STALE, f"source {source.name}: {reason}") for reason in _staleness(source, facts))
+
+
+def _of_the_newest(facts: Facts) -> Iterator[tuple[State, str]]:
+    """If the newest metadata is not on the node: it has failed, or its run was cut off."""
+    newest = facts.standing.newest
+    if newest is not None and is_held(facts):
+        yield State.HELD, f"not tried again by itself after {newest.failures} attempts that failed"
+    elif newest is not None and newest.outcome not in _NO_FAILURE:
+        where = f" in {newest.where}" if newest.where else ""
+        yield State.FAILING, f"the newest run: {newest.outcome}{where}"
+    elif doing(facts) is Doing.BACKING_OFF and (newest is None or newest.outcome != RunOutcome.DEFERRED):
+        # Not even a run could begin.
+        yield State.FAILING, facts.daemon.doing if facts.daemon else ""
 
 
 _NO_FAILURE = frozenset({RunOutcome.SUCCESS, RunOutcome.DEFERRED})
@@ -121,11 +131,13 @@ def is_held(facts: Facts) -> bool:
 
 def _staleness(source: SourceFacts, facts: Facts) -> Iterator[str]:
     """Why what is known of the source is not what it should give now."""
-    if source.seen is None:
-        return
-    yield from (problem.text for problem in source.seen.problems if not problem.expected)
-    if is_overdue(source, facts):
-        yield f"it was asked {facts.now - source.seen.asked:.0f} s ago for the last time"
+    seen, overdue = source.seen, is_overdue(source, facts)
+    if seen is not None:
+        yield from (problem.text for problem in seen.problems if not problem.expected)
+    if overdue and seen is not None:
+        yield f"it was asked {facts.now - seen.asked:.0f} s ago for the last time"
+    elif overdue:
+        yield "it never answered"
 
 
 def is_stale(source: SourceFacts, facts: Facts) -> bool:
@@ -133,12 +145,17 @@ def is_stale(source: SourceFacts, facts: Facts) -> bool:
 
 
 def is_overdue(source: SourceFacts, facts: Facts) -> bool:
-    """Whether a daemon lives and should have had an answer, good or bad, of a source that it polls."""
-    seen, daemon = source.seen, facts.daemon
-    if seen is None or seen.every is None or daemon is None or daemon.started is None:
+    """Whether a daemon lives and should have had an answer, good or bad, of the source.
+
+    Of one that is watched, the first is enough.
+    """
+    daemon = facts.daemon
+    # What was never asked counts as asked when the daemon began: it asks all of them then.
+    asked, _, every, _ = source.seen or Seen(-math.inf, every=0.0)
+    if every is None or daemon is None or daemon.started is None:
         return False
-    patience = INTERVALS * max(facts.interval, seen.every) + source.timeout
-    return facts.now - max(seen.asked, daemon.started) > patience
+    patience = INTERVALS * max(facts.interval, every) + source.timeout
+    return facts.now - max(asked, daemon.started) > patience
 
 
 def doing(facts: Facts) -> Doing:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -185,7 +186,7 @@ class Journal:
         with self._file.durably("written"):
             rows = self._db.execute("SELECT id, run_id FROM runs WHERE outcome IS NULL").fetchall()
             for row, _ in rows:
-                phase, hook = self._position(row)
+                phase, hook = position(self._db, row)
                 self._db.execute(
                     "UPDATE runs SET outcome = ?, ended_at = ?, failed_phase = ?, failed_hook = ?"
                     " WHERE id = ?",
@@ -332,6 +333,7 @@ class Journal:
         runs because of that. It begins in the same transaction: were the run over without it, the next agent
         would not look for hooks of it that still run.
         """
+        self._file.refuse_if_replaced()
         with self._file.durably("written"):
             of_phase = "stopped" if failure.stopped else "failed"
             self._end(run, outcome, "done" if outcome is RunOutcome.DEFERRED else of_phase)
@@ -394,23 +396,30 @@ class Journal:
         interrupted = row[3] in {RunOutcome.INTERRUPTED, None}
         return Quiesced(float(row[0]), str(row[1]), int(row[2]), interrupted, row[4] or "", row[5] or "")
 
-    def _position(self, row: int) -> tuple[str, str]:
-        """Phase and hook where a run stands, from what was written as they began."""
-        hook = self._db.execute(
-            "SELECT phase, hook FROM hooks WHERE run = ? "
-            "ORDER BY outcome IS NULL DESC, position DESC LIMIT 1",
-            (row,),
-        ).fetchone()
-        # When all are over, not by their times alone: the clock may have been set back since.
-        phase = self._db.execute(
-            "SELECT phase FROM phases WHERE run = ? ORDER BY outcome IS NULL DESC, (SELECT max(position)"
-            " FROM hooks WHERE hooks.run = phases.run AND hooks.phase = phases.phase) DESC, started_at DESC"
-            " LIMIT 1",
-            (row,),
-        ).fetchone()
-        if phase is None:
-            return "", ""
-        return phase[0], hook[1] if hook is not None and hook[0] == phase[0] else ""
+
+def position(db: sqlite3.Connection, row: int) -> tuple[str, str]:
+    """Phase and hook where a run without an end stands, from what was written as they began."""
+    (migrates,) = db.execute(
+        "SELECT activated_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM phases WHERE run = runs.id"
+        " AND phases.outcome IS NULL) FROM runs WHERE id = ?",
+        (row,),
+    ).fetchone()
+    if migrates:
+        return "migration", ""  # the last phase is over when the databases' turn comes
+    hook = db.execute(
+        "SELECT phase, hook FROM hooks WHERE run = ? ORDER BY outcome IS NULL DESC, position DESC LIMIT 1",
+        (row,),
+    ).fetchone()
+    # When all are over, not by their times alone: the clock may have been set back since.
+    phase = db.execute(
+        "SELECT phase FROM phases WHERE run = ? ORDER BY outcome IS NULL DESC, (SELECT max(position)"
+        " FROM hooks WHERE hooks.run = phases.run AND hooks.phase = phases.phase) DESC, started_at DESC"
+        " LIMIT 1",
+        (row,),
+    ).fetchone()
+    if phase is None:
+        return "", ""
+    return str(phase[0]), str(hook[1]) if hook is not None and hook[0] == phase[0] else ""
 
 
 _DELETE_RUNS = """

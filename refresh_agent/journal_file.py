@@ -39,6 +39,10 @@ _OF_DAMAGE = frozenset(
 )
 
 
+_OF_VALUES = (ValueError, TypeError, OverflowError, RecursionError)
+"""What comes of reading a value that no agent writes."""
+
+
 def connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
 
@@ -147,7 +151,7 @@ class JournalFile:
     def explained(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+        except (sqlite3.Error, OSError, *_OF_VALUES) as error:
             text = f"{self.path}: the journal cannot be {verb}: {error}{_of_disk(error, self.path)}"
             if _tells_of_damage(error):
                 self.damaged = True
@@ -189,10 +193,8 @@ class JournalFile:
         return int(self.db.execute("PRAGMA user_version").fetchone()[0])
 
     def _upgrade(self, version: int) -> None:
-        steps = journal_schema.STEPS[version - 1 :] if version else (journal_schema.CURRENT,)
-        for step in steps:
-            for statement in journal_schema.statements(step):
-                self.db.execute(statement)
+        for statement in journal_schema.bringing_up_to_date(version):
+            self.db.execute(statement)
         self.db.execute(f"PRAGMA application_id = {journal_schema.MARK + journal_schema.VERSION}")
         self.db.execute(f"PRAGMA user_version = {journal_schema.VERSION}")
 
@@ -262,7 +264,7 @@ def _tells_of_damage(error: Exception) -> bool:
     if isinstance(error, OSError):
         return False
     if not isinstance(error, sqlite3.Error):
-        return True  # ValueError, TypeError: a value that no agent writes
+        return True  # a value that no agent writes
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # ours, or Python's own: text that is not UTF-8
         return type(error) in {sqlite3.DatabaseError, sqlite3.OperationalError}

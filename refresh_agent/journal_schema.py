@@ -3,6 +3,8 @@
 A journal of an earlier version is brought up to date in place, one step after the other.
 """
 
+from collections.abc import Iterator
+
 CURRENT = """
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY,
@@ -150,6 +152,12 @@ a later version, and has another, is damaged: nobody wrote it so.
 
 TABLES = ("runs", "phases", "hooks", "migrations", "workers", "committed")
 """What decisions and reports depend on; ``outputs`` is large, and only for people."""
+
+
+def bringing_up_to_date(version: int) -> Iterator[str]:
+    """The statements that make a journal of ``version`` one of ours; of 0, an empty one."""
+    for script in STEPS[version - 1 :] if version else (CURRENT,):
+        yield from statements(script)
 
 
 def statements(script: str) -> list[str]:

@@ -10,16 +10,19 @@ from collections.abc import Iterator
 from refresh_agent import files
 from refresh_agent.errors import LockedError, StateError
 
-_HOLDER = re.compile(rb"Locked by pid==(\d{1,10}) .*\(refresh-agent\)")
+_HOLDER = re.compile(rb"Locked by pid==(\d{1,10}) .*\(refresh-agent(?: ([\w-]{1,64}))?\)")
+
+LOCKS = "/proc/locks"
+"""All locks that this pid namespace sees, a line each; not there in every container."""
 
 
 @contextlib.contextmanager
-def held(path: str) -> Iterator[None]:
+def held(path: str, agent: str = "") -> Iterator[None]:
     """Hold the lock: flock, exclusive, without waiting, on the file that os-refresh-config uses.
 
-    The file tells pid and start time while it is held. The descriptor is closed on exec, so a daemon that a
-    hook starts cannot keep it. Raises LockedError when somebody else holds it, StateError when the file
-    cannot be opened.
+    The file tells pid and start time while it is held, and ``agent``, the word by which the journal knows
+    this process. The descriptor is closed on exec, so a daemon that a hook starts cannot keep it. Raises
+    LockedError when somebody else holds it, StateError when the file cannot be opened.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
@@ -29,7 +32,8 @@ def held(path: str) -> Iterator[None]:
     try:
         _take(descriptor, path)
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        _describe(descriptor, f"Locked by pid=={os.getpid()} at {started} (refresh-agent)\n")
+        who = f"refresh-agent {agent}" if agent else "refresh-agent"
+        _describe(descriptor, f"Locked by pid=={os.getpid()} at {started} ({who})\n")
         try:
             yield
         finally:
@@ -57,28 +61,38 @@ def _describe(descriptor: int, text: str) -> None:
 
 
 def is_held(path: str) -> bool:
-    """Whether anybody refreshes now. It takes the lock for a moment to find out; the file stays as it is."""
-    try:
-        with files.open_regular(path, os.O_NOFOLLOW) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    """Whether anybody refreshes now, as far as can be seen without touching the lock.
+
+    To take it, if only for a moment, would turn away who wants it just then.
+    """
+    if agent(path) is not None:
         return True
+    try:
+        status = os.stat(path, follow_symlinks=False)
+        with open(LOCKS, encoding="ascii", errors="replace") as table:
+            return any(_is_of(line, status) for line in table)
     except OSError:
         return False
-    return False
 
 
-def is_ours(path: str) -> bool:
-    """Whether an agent refreshes now: the process that the file names lives, and has it open.
+def _is_of(line: str, status: os.stat_result) -> bool:
+    """Whether it is of an exclusive flock on this file: "1: FLOCK  ADVISORY  WRITE 731 00:1b:4711 0 EOF"."""
+    words = line.split()
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    return words[1:2] == ["FLOCK"] and words[3:4] == ["WRITE"] and words[5:6] == [place]
 
-    Unlike ``is_held``, it leaves the lock alone, so that it can be asked again and again.
+
+def agent(path: str) -> str | None:
+    """The agent that refreshes now, as it has told ``held``; None if none does.
+
+    It is the process that the file names, if that lives and has the file open: the lock is left alone.
     """
     try:
         with files.open_regular(path, os.O_NOFOLLOW) as file:
             told, status = _HOLDER.match(file.read(200)), os.fstat(file.fileno())
     except OSError:
-        return False
-    return told is not None and _has_open(int(told[1]), status)
+        return None
+    return (told[2] or b"").decode() if told is not None and _has_open(int(told[1]), status) else None
 
 
 def _has_open(pid: int, status: os.stat_result) -> bool:

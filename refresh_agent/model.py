@@ -351,7 +351,7 @@ class Quiesced(NamedTuple):
     def __str__(self) -> str:
         how = "was interrupted" if self.interrupted else "failed"
         where = "/".join(filter(None, (self.phase, self.hook)))
-        return f"run {self.run_id[:8]} {how}{f' in {where}' if where else ''}; it runs again"
+        return f"run {self.run_id[:8]} {how}{f' in {where}' if where else ''}"
 
 
 class History(NamedTuple):

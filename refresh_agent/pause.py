@@ -52,16 +52,18 @@ def read(state_dir: str) -> Pause | None:
     try:
         told = json.loads(files.read_regular(path, LIMIT))
         return Pause(str(told["reason"]), float(told["since"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except FileNotFoundError as error:
+        if not os.path.islink(path):
+            return None
+        return Pause(f"unknown, {path} cannot be read ({files.reason(error)})", None)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         why = files.reason(error) if isinstance(error, OSError) else "it is damaged"
         return Pause(f"unknown, {path} cannot be read ({why})", None)
 
 
 def begin(state_dir: str, reason: str, now: float) -> None:
     """Durable. ``now``: wall clock. Raises StateError."""
-    with _told(path_in(state_dir)):
+    with _as_state_error(path_in(state_dir), "cannot be written: {}"):
         files.make_directory(state_dir, 0o700)
         content = json.dumps({"reason": reason, "since": now})
         files.write_durably(path_in(state_dir), content.encode())
@@ -69,23 +71,28 @@ def begin(state_dir: str, reason: str, now: float) -> None:
 
 def end(state_dir: str) -> None:
     """Durable. Raises StateError."""
-    with _told(path_in(state_dir)), contextlib.suppress(FileNotFoundError):
-        _sweep(state_dir)
-        os.unlink(path_in(state_dir))
-        files.sync_directory(state_dir)
+    path = path_in(state_dir)
+    failed = "cannot be removed: {}; the pause goes on until you remove it by hand"
+    with _as_state_error(path, failed), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    with _as_state_error(path, "its removal is not durable: {}"), contextlib.suppress(FileNotFoundError):
+        files.sync_directory(state_dir)  # not there: nothing ever happened
+    _sweep(state_dir)
 
 
 def _sweep(state_dir: str) -> None:
-    """Remove what a ``pause`` that was killed has half written."""
+    """Remove what a ``pause`` that was killed has half written; nobody reads it, so that nothing fails."""
     prefix = f".{os.path.basename(path_in(state_dir))}."
-    for name in os.listdir(state_dir):
-        if name.startswith(prefix) and files.TEMPORARY.fullmatch(name):
-            os.unlink(os.path.join(state_dir, name))
+    with contextlib.suppress(OSError):
+        for name in os.listdir(state_dir):
+            if name.startswith(prefix) and files.TEMPORARY.fullmatch(name):
+                os.unlink(os.path.join(state_dir, name))
 
 
 @contextlib.contextmanager
-def _told(path: str) -> Iterator[None]:
+def _as_state_error(path: str, text: str) -> Iterator[None]:
+    """``text``: what it says of ``path``; {} stands for the system's reason."""
     try:
         yield
     except OSError as error:
-        raise StateError(f"{path}: cannot be written: {files.reason(error)}") from error
+        raise StateError(f"{path}: {text.format(files.reason(error))}") from error

@@ -146,7 +146,7 @@ def read(state_dir: str) -> Daemon | None:
         if not _is_locked(file.fileno()):
             return None
         for _ in range(TRIES):  # it may be writing just now
-            if daemon := _told(os.pread(file.fileno(), LIMIT, 0)):
+            if daemon := _parsed(os.pread(file.fileno(), LIMIT, 0)):
                 return daemon
         return Daemon()
     return None
@@ -160,10 +160,10 @@ def _is_locked(descriptor: int) -> bool:
     return False
 
 
-def _told(content: bytes) -> Daemon | None:
+def _parsed(content: bytes) -> Daemon | None:
     try:
         told = json.loads(content.partition(b"\n")[0])
         until = None if told["until"] is None else float(told["until"])
         return Daemon(int(told["pid"]), float(told["started"]), str(told["doing"]), until)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

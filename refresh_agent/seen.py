@@ -14,7 +14,9 @@ from refresh_agent import files
 
 SUFFIX = ".seen"
 NEW_SUFFIX = ".seen~"
-"""Of the file while it is written. One that a killed process leaves is the next one's."""
+"""Of the file while it is written; before it stands what no other process has. One that a killed process
+leaves goes at the next commit, with what is stored of sources that are gone.
+"""
 
 LIMIT = 2**20
 """Bytes; what is longer was not written here."""
@@ -61,14 +63,19 @@ class SeenFile:
 
     def _write(self, seen: Seen) -> None:
         path = os.path.join(self._directory, self._name)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        temporary = f"{path}.{os.urandom(4).hex()}{NEW_SUFFIX}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         # Whether or not that worked: a full disk need not be asked at every poll either.
         self._written = seen
         with contextlib.suppress(OSError):
-            descriptor = os.open(path + NEW_SUFFIX, flags, 0o600)
-            with open(descriptor, "w", encoding="ascii") as file:
-                json.dump(seen._asdict(), file)
-            os.rename(path + NEW_SUFFIX, path + SUFFIX)
+            descriptor = os.open(temporary, flags, 0o600)
+            try:
+                with open(descriptor, "w", encoding="ascii") as file:
+                    json.dump(seen._asdict(), file)
+                os.rename(temporary, path + SUFFIX)
+            except BaseException:
+                os.unlink(temporary)
+                raise
 
 
 def _is_old_news(seen: Seen, written: Seen) -> bool:
@@ -90,7 +97,7 @@ def read(directory: str, name: str) -> Seen | None:
             _number(told["every"]),
             _problems(told["problems"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -333,7 +333,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
                 raise
             LOG.error("%s", error)  # noqa: TRY400
             self._errors += 1
-            self._try_again_after(self._errors)
+            self._try_again_after(self._errors, str(error))
             return
         self._waiting = False
         self._trace = self._cycle.trace()
@@ -375,15 +375,18 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         elif result.held or self._paused:
             self._status(result.summary)
         elif decision is not None and result.run_id and result.exit_code is not ExitCode.OK:
-            self._try_again_after(decision.attempt)
+            # What could not be recorded has not counted as a failure, and was an attempt all the same.
+            unrecorded = result.exit_code is ExitCode.STATE
+            failures = decision.attempt if unrecorded else decision.failures + 1
+            self._try_again_after(failures, result.summary)
         else:
             self._status(f"waiting for a change; last: {result.summary}")
 
-    def _try_again_after(self, failures: int) -> None:
+    def _try_again_after(self, failures: int, last: str) -> None:
         if not self._stop.requested:
             seconds = self._back_off(failures)
-            text = f"failed {failures} times in a row; the next attempt waits {seconds:.0f} s"
-            self._status(text, seconds)
+            times = f"{failures} time{'' if failures == 1 else 's'} in a row"
+            self._status(f"failed {times}; the next attempt waits {seconds:.0f} s; last: {last}", seconds)
 
     def _try_again_later(self, result: Result) -> None:
         """Somebody else migrates a database. That is no failure, but asking at once is of no use either."""

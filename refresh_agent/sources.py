@@ -30,7 +30,6 @@ from refresh_agent.store import Documents, Kept, Store, forget
 
 LOG = logging.getLogger("refresh_agent.sources")
 
-
 NOT_ANSWERED = Problem("has not answered yet")
 NOTHING_YET = "has given nothing yet"
 
@@ -130,10 +129,12 @@ class Source:
             self._seen = "" if self.polled else _digest(snapshot)
             try:
                 durable = self._keep(snapshot, confirmed=confirmed)
-            except StateError:
+            except StateError as error:
+                self._note(asked, failure=str(error))
                 raise
             except Exception as error:  # noqa: BLE001 - it must not end the thread: nobody would ask again
                 LOG.error("source %s: internal error: %s", self.name, described(error))  # noqa: TRY400
+                self._note(asked, failure=f"internal error: {described(error)}")
                 return Collected(failed=True)
             # Not what was stored just now: another process may have stored it, and never have run it.
             before, self._noticed = self._noticed, _told_apart(self.documents)
@@ -307,12 +308,13 @@ class Source:
                     return f"{document.name} {reason}"
         return ""
 
-    def _note(self, asked: float, *, answered: bool) -> None:
+    def _note(self, asked: float, *, answered: bool = False, failure: str = "") -> None:
         """For ``status``. ``asked``: wall clock, seconds."""
         if self._closed:
             return
-        mask = Masker(self._rules.secrets if self.problems else ())
-        problems = tuple(SeenProblem(mask(problem.text), problem.expected) for problem in self.problems)
+        found = (Problem(failure),) if failure else self.problems
+        mask = Masker(self._rules.secrets if found else ())
+        problems = tuple(SeenProblem(mask(problem.text), problem.expected) for problem in found)
         self._sightings.note(Seen(asked, asked if answered else None, self._every(), problems))
 
     def _every(self) -> float | None:

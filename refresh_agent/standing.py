@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import quote
 
-from refresh_agent import files, journal_file, journal_schema
+from refresh_agent import files, journal, journal_file, journal_schema
 from refresh_agent.errors import StateError
 from refresh_agent.model import Quiesced, RunOutcome
-from refresh_agent.phases import order
 from refresh_agent.redact import printable
 
 TRIES = 4
@@ -76,7 +75,8 @@ class Standing(NamedTuple):
     """``running``: the run that is worked on. ``newest``: the newest for metadata but for that one, by which
     the node is judged; ``last``: the newest of all but that one.
 
-    ``quiesced``: a run before that one has left the node so, and it has not activated it yet.
+    ``quiesced``: a run before that one has left the node so, and it has not activated it yet. ``doubt``: why
+    nobody knows whether it is quiesced; empty if that is known.
     """
 
     running: RunSeen | None = None
@@ -85,31 +85,37 @@ class Standing(NamedTuple):
     success: RunSeen | None = None
     failure: RunSeen | None = None
     quiesced: Quiesced | None = None
+    doubt: str = ""
     targets: tuple[TargetSeen, ...] = ()
     trouble: str = ""
 
 
-def read(state_dir: str, working: Callable[[], bool]) -> Standing:
-    """``working``: whether an agent refreshes now. Raises StateError if the directory may not be read."""
+def read(state_dir: str, working: Callable[[], str | None]) -> Standing:
+    """``working``: the agent that refreshes now, as the journal names it; empty if there is one, but which is
+    not known, None if there is none. Raises StateError if the directory may not be read.
+    """
     try:
-        os.listdir(state_dir)
+        aside = journal_file.were_set_aside(state_dir)
     except FileNotFoundError:
         return Standing()
     except OSError as error:
         text = f"{state_dir}: cannot be read: {files.reason(error)}; the agent's user can, as a rule root"
         raise StateError(text) from error
     try:
-        return _settled(journal_file.path_in(state_dir), working)
+        found = _settled(journal_file.path_in(state_dir), working)
     except StateError as error:
         return Standing(trouble=str(error))
+    if found.last is not None or not aside:
+        return found
+    damaged = f"{journal_file.path_in(state_dir)}.damaged-*"
+    return found._replace(doubt=f"the journal was damaged ({damaged}), and no run has ended since")
 
 
-def _settled(path: str, working: Callable[[], bool]) -> Standing:
+def _settled(path: str, working: Callable[[], str | None]) -> Standing:
     """A run that begins or ends between two questions is not taken for one that nobody works on."""
     left = None
     for _ in range(TRIES):
-        alive = working()
-        found = _undisturbed(path, alive)
+        found = _undisturbed(path, working())
         abandoned = found.last.run_id if found.last is not None and found.last.ended is None else None
         if abandoned is None or abandoned == left:
             break
@@ -117,7 +123,7 @@ def _settled(path: str, working: Callable[[], bool]) -> Standing:
     return found
 
 
-def _undisturbed(path: str, alive: bool) -> Standing:
+def _undisturbed(path: str, agent: str | None) -> Standing:
     error: Exception | None = None
     for attempt in range(TRIES):
         trace = journal_file.trace(os.path.dirname(path))
@@ -126,8 +132,8 @@ def _undisturbed(path: str, alive: bool) -> Standing:
         whole = not trace[1] and attempt < TRIES // 2
         alone = _needs_to_write(error)
         try:
-            found = _look(path, alive, immutable=whole or alone)
-        except (sqlite3.Error, OSError, ValueError, TypeError) as caught:
+            found = _look(path, agent, immutable=whole or alone)
+        except (sqlite3.Error, OSError, ValueError, TypeError, OverflowError) as caught:
             error = caught
             continue
         if alone and trace[1]:
@@ -138,14 +144,23 @@ def _undisturbed(path: str, alive: bool) -> Standing:
 
 
 def _needs_to_write(error: Exception | None) -> bool:
-    """Whether SQLite lacks its own files and cannot make them: the disk is read-only. Then what is in the
-    write-ahead log has to be left out.
+    """Whether SQLite lacks its own files and cannot make them: the disk is read-only or full. Then what is in
+    the write-ahead log has to be left out.
     """
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_DISK
 
 
-def _look(path: str, alive: bool, *, immutable: bool) -> Standing:
+_OF_DISK = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+    }
+)
+
+
+def _look(path: str, agent: str | None, *, immutable: bool) -> Standing:
     try:
         files.open_regular(path, os.O_NOFOLLOW).close()  # a fifo would hold us up
     except FileNotFoundError:
@@ -157,11 +172,12 @@ def _look(path: str, alive: bool, *, immutable: bool) -> Standing:
         if not 0 < version <= journal_schema.VERSION:
             raise ValueError(f"it is of version {version}, this agent knows {journal_schema.VERSION}")
         if version == journal_schema.VERSION:
-            return _Reading(db).standing(alive)
+            return _Reading(db).standing(agent)
         with contextlib.closing(sqlite3.connect(":memory:")) as copy:
             db.backup(copy)
-            _bring_up_to_date(copy, version)
-            return _Reading(copy).standing(alive)
+            for statement in journal_schema.bringing_up_to_date(version):
+                copy.execute(statement)
+            return _Reading(copy).standing(agent)
 
 
 @contextlib.contextmanager
@@ -172,12 +188,6 @@ def _opened(path: str, *, immutable: bool) -> Iterator[sqlite3.Connection]:
         db.isolation_level = None
         db.execute("BEGIN")  # all that is read is of one moment
         yield db
-
-
-def _bring_up_to_date(copy: sqlite3.Connection, version: int) -> None:
-    for step in journal_schema.STEPS[version - 1 :]:
-        for statement in journal_schema.statements(step):
-            copy.execute(statement)
 
 
 _RUN = """
@@ -199,11 +209,12 @@ class _Reading:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
-    def standing(self, alive: bool) -> Standing:
+    def standing(self, agent: str | None) -> Standing:
         newest = self._run("id >= ?", 0)
         if newest is None:
             return Standing()
         phase, hook = self._position(newest)
+        alive = self._is_worked_on(newest, agent)
         # The hooks of error.d run when the run has its outcome already.
         running = alive and (newest.outcome is None or bool(phase))
         before = newest.row if alive and newest.outcome is None else newest.row + 1
@@ -221,6 +232,11 @@ class _Reading:
             targets=self._targets(),
         )
 
+    def _is_worked_on(self, run: RunSeen, agent: str | None) -> bool:
+        """Not if another agent has made it: what refreshes now has that one's leftovers to end first."""
+        (made_by,) = self._db.execute("SELECT agent FROM runs WHERE id = ?", (run.row,)).fetchone()
+        return agent is not None and agent in {"", made_by}
+
     def _run(self, where: str, *parameters: object) -> RunSeen | None:
         row = self._db.execute(_RUN.format(where), parameters).fetchone()
         if row is None:
@@ -236,10 +252,10 @@ class _Reading:
             by_hand=bool(row[7]),
             failures=int(row[8]),
             held=bool(row[9]),
-            phase=row[10] or "",
-            hook=row[11] or "",
+            phase=str(row[10] or ""),
+            hook=str(row[11] or ""),
             status=None if row[12] is None else int(row[12]),
-            reason=row[13] or "",
+            reason=str(row[13] or ""),
         )
 
     def _ended(self, where: str, before: int) -> RunSeen | None:
@@ -251,7 +267,10 @@ class _Reading:
         return run._replace(outcome=str(RunOutcome.INTERRUPTED), phase=phase, hook=hook)
 
     def _position(self, run: RunSeen) -> tuple[str, str]:
-        """The phase and the hook, if there is one, that have begun and not ended."""
+        """The phase and the hook, if there is one, where it is."""
+        if run.outcome is None:
+            return journal.position(self._db, run.row)
+        # It has ended, but for error.d.
         for table, column in (("hooks", "hook"), ("phases", "''")):
             row = self._db.execute(
                 f"SELECT phase, {column} FROM {table} WHERE run = ? AND outcome IS NULL"  # noqa: S608
@@ -260,10 +279,7 @@ class _Reading:
             ).fetchone()
             if row is not None:
                 return str(row[0]), str(row[1])
-        # The last phase is over when the databases' turn comes, and the run is not.
-        query = "SELECT 1 FROM runs WHERE id = ? AND outcome IS NULL AND activated_at IS NOT NULL"
-        migrates = self._db.execute(query, (run.row,)).fetchone() is not None
-        return order.MIGRATION if migrates else "", ""
+        return "", ""
 
     def _output(self, run: RunSeen) -> tuple[str, ...]:
         row = self._db.execute(
@@ -300,9 +316,12 @@ class _Reading:
 
 
 def last_lines(output: bytes, *, whole: bool = True) -> tuple[str, ...]:
-    """The last lines that say something, fit to be shown. Not ``whole``: the first is only the end of one."""
-    lines = [printable(line) for line in output.split(b"\n")[0 if whole else 1 :]]
-    return tuple(_clipped(line) for line in lines if line.strip())[-LINES:]
+    """The last lines that say something, fit to be shown. Not ``whole``: the first is only the end of one,
+    and shown if there is no other.
+    """
+    said = [line for line in map(printable, output.split(b"\n")) if line.strip()]
+    lines = said if whole else said[1:] or said
+    return tuple(map(_clipped, lines))[-LINES:]
 
 
 def _clipped(line: str) -> str:

@@ -118,6 +118,7 @@ class Store:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         try:
+            files.make_directory(os.path.dirname(self._contents), 0o700)
             files.make_directory(self._contents, 0o700)
             descriptor = os.open(self._contents, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:

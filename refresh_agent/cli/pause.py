@@ -56,11 +56,11 @@ def _reason(words: list[str]) -> str:
 
 def _warnings(settings: Settings) -> Iterator[str]:
     try:
-        known = standing.read(settings.state_dir, lambda: lock.is_ours(settings.lock_file))
+        known = standing.read(settings.state_dir, lambda: lock.agent(settings.lock_file))
     except StateError as error:
         known = standing.Standing(trouble=str(error))
-    if known.trouble:
-        yield f"whether the node is quiesced is not known: {known.trouble}"
+    for why in filter(None, (known.trouble, known.doubt)):
+        yield f"whether the node is quiesced is not known: {why}"
     if known.quiesced is not None:
         since = pause.moment(known.quiesced.since)
         yield f"the node is quiesced since {since}: nothing activates it before refresh-agent resume"

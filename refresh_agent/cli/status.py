@@ -13,19 +13,25 @@ from refresh_agent import health, lock, opts, pause, presence, seen, standing
 from refresh_agent.cli import status_text
 from refresh_agent.cli.output import iso, say, say_json
 from refresh_agent.cli.pause import as_json as pause_as_json
+from refresh_agent.errors import StateError
 from refresh_agent.health import Doing, Facts, SourceFacts
 from refresh_agent.model import CollectorSettings, Settings
-from refresh_agent.standing import RunSeen
+from refresh_agent.standing import RunSeen, Standing
 
 
 def run(location: opts.Location, arguments: argparse.Namespace) -> int:
     """The judgement's exit code: 0 healthy, 1 failing, quiesced or held, 3 stale, 5 unknown, 6 paused."""
-    facts = gather(opts.load(location, os.environ), time.time())
+    settings, now = opts.load(location, os.environ), time.time()
+    try:
+        facts = gather(settings, now)
+    except StateError as error:
+        if arguments.json:
+            say_json(as_json(Facts(now, Standing(trouble=str(error)))))
+        raise
     if arguments.json:
         say_json(as_json(facts))
     else:
-        for line in status_text.lines(facts):
-            say(line)
+        say("\n".join(status_text.lines(facts)))
     return health.judge(facts).exit_code
 
 
@@ -34,7 +40,7 @@ def gather(settings: Settings, now: float) -> Facts:
     state_dir = settings.state_dir
     return Facts(
         now=now,
-        standing=standing.read(state_dir, lambda: lock.is_ours(settings.lock_file)),
+        standing=standing.read(state_dir, lambda: lock.agent(settings.lock_file)),
         daemon=presence.read(state_dir),
         paused=pause.read(state_dir),
         sources=tuple(_source(entry, state_dir) for entry in settings.collectors),
@@ -56,7 +62,7 @@ def as_json(facts: Facts) -> dict[str, Any]:
     doing = health.doing(facts)
     known, daemon = facts.standing, facts.daemon
     return {
-        "health": judgement.word,
+        "health": judgement.state,
         "exit_code": int(judgement.exit_code),
         "reasons": judgement.reasons,
         "doing": doing,
@@ -120,7 +126,7 @@ def _source_as_json(source: SourceFacts, facts: Facts) -> dict[str, Any]:
         "polled": known and known.every is not None,
         "asked_at": known and iso(known.asked),
         "answered_at": known and iso(known.answered),
-        "stale": known and health.is_stale(source, facts),
+        "stale": health.is_stale(source, facts) or (known and False),
         "problems": [problem._asdict() for problem in known.problems] if known else [],
     }
 

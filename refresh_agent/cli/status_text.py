@@ -68,7 +68,7 @@ def _when(wall: float | None, now: float) -> str:
 def _health(facts: Facts) -> list[str]:
     judgement = health.judge(facts)
     first, *others = judgement.reasons or ("",)
-    return [f"{judgement.word}: {first}" if first else judgement.word, *others]
+    return [f"{judgement.state}: {first}" if first else judgement.state, *others]
 
 
 def _doing(facts: Facts) -> str:
@@ -120,14 +120,14 @@ def _row(run: RunSeen | None) -> int | None:
 def _source(source: SourceFacts, facts: Facts) -> list[str]:
     """How old what it gave is, and what is wrong with it."""
     known = source.seen
+    late = ["it does not answer"] if health.is_overdue(source, facts) else []
     if known is None:
-        return ["never asked"]
+        return ["never asked", *late]
     text = f"{'read' if known.every is None else 'asked'} {ago(facts.now - known.asked)}"
     if known.answered is None:
         text += ", has never given anything good"
     elif known.answered < known.asked:
         text += f", the last good answer {ago(facts.now - known.answered)}"
-    late = ["it does not answer"] if health.is_overdue(source, facts) else []
     return [text, *late, *(problem.text for problem in known.problems)]
 
 

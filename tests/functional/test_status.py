@@ -79,7 +79,7 @@ def test_it_tells_what_the_daemon_does_without_waiting_for_it(node: Node, busy: 
         assert running["doing"] == "running"
         assert running["daemon"]["pid"] == daemon.process.pid
         assert (running["run"]["phase"], running["run"]["hook"]) == ("configure", "10-wait")
-        assert (running["health"], running["quiesced"]) == ("healthy", None)
+        assert (running["health"], running["quiesced"]) == ("stale", None)
         busy.touch()
         node.wait_for_outcomes(["success"])
         waiting = eventually(lambda: found if (found := status(node))["doing"] == "waiting" else None)
@@ -92,7 +92,7 @@ def test_once_is_seen_too(node: Node, busy: pathlib.Path) -> None:
     command = [COMMAND, "--config-file", str(node.config_file), "--once"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as once:
         eventually(lambda: status(node)["doing"] == "running")
-        assert status(node)["exit_code"] == 0
+        assert status(node)["exit_code"] == 3
         busy.touch()
         assert once.wait(20) == 0
 
@@ -106,6 +106,44 @@ def test_a_run_whose_agent_was_killed_has_left_the_node_quiesced(node: Node, bus
     assert (killed["doing"], killed["health"], killed["run"]) == ("no daemon", "quiesced", None)
     assert killed["quiesced"]["interrupted"]
     assert (killed["quiesced"]["phase"], killed["quiesced"]["hook"]) == ("configure", "10-wait")
+    busy.touch()
+    with node.daemon():
+        node.wait_for_outcomes(["interrupted", "success"])
+    assert status(node)["health"] == "healthy"
+
+
+def test_while_the_next_agent_ends_what_a_dead_one_has_left_the_node_is_quiesced(node: Node) -> None:
+    """It holds the lock meanwhile, but does not work on that run."""
+    node.configure("[phases]\nkill_grace = 2")
+    node.hook("pre-configure/10-stop")
+    node.hook("configure/10-stay", f"trap '' TERM; touch {node.root}/stays; while :; do sleep 0.02; done")
+    node.metadata({"a": 1})
+    with node.daemon() as daemon:
+        eventually((node.root / "stays").exists)
+        eventually(lambda: (status(node)["run"] or {}).get("hook"))
+        daemon.signal(signal.SIGKILL)
+        daemon.process.wait()
+    with node.daemon() as daemon:
+        eventually(lambda: f"pid=={daemon.process.pid} " in node.lock.read_text())
+        cleaning = status(node)
+        assert node.outcomes() == [None]
+        assert (cleaning["health"], cleaning["run"], cleaning["exit_code"]) == ("quiesced", None, 1)
+        (node.base / "configure.d" / "10-stay").unlink()
+        node.wait_for_outcomes(["interrupted", "success"])
+
+
+def test_a_run_that_was_stopped_before_it_quiesced_anything_is_failing_until_it_is_made_again(
+    node: Node, busy: pathlib.Path
+) -> None:
+    (node.base / "pre-configure.d" / "10-stop").unlink()
+    (node.base / "pre-configure.d").rmdir()
+    with node.daemon() as daemon:
+        eventually(lambda: (status(node)["run"] or {}).get("hook"))
+        daemon.signal(signal.SIGKILL)
+        daemon.process.wait()
+    cut_off = status(node)
+    assert (cut_off["health"], cut_off["quiesced"], cut_off["exit_code"]) == ("failing", None, 1)
+    assert cut_off["reasons"][0] == "the newest run: interrupted in configure/10-wait"
     busy.touch()
     with node.daemon():
         node.wait_for_outcomes(["interrupted", "success"])
@@ -154,6 +192,13 @@ def test_who_may_not_read_the_state_is_told_so(node: Node) -> None:
     )
     assert ended.returncode == 5, ended.stderr
     assert f"{node.state}: cannot be read: Permission denied" in ended.stderr
+    as_json = subprocess.run(
+        [*command, "--config-file", str(node.config_file), "status", "--json"],
+        capture_output=True,
+        timeout=60,
+    )
+    told = json.loads(as_json.stdout)
+    assert (told["health"], told["exit_code"], as_json.returncode) == ("unknown", 5, 5)
 
 
 # --- pause and resume --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Short forms of what ``make soak-databases`` and ``make bench`` do at length: killed workers, many at once."""
+"""Short forms of what ``make soak-databases`` and ``make bench`` do at length: killed workers, crowds."""
 
 import itertools
 import pathlib

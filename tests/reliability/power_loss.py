@@ -49,7 +49,7 @@ from tests.reliability.syscalls import Disk, Image, Kind, Operation, StraceError
 
 CLEAR = re.compile(
     r"run [0-9a-f]{8} was interrupted: the agent was killed, the node went down, or its end was not recorded"
-    r"|the node is quiesced: run [0-9a-f]{8} (was interrupted|failed)\b.*; it runs again"
+    r"|the node is quiesced: run [0-9a-f]{8} (was interrupted|failed)\b.*"
 )
 """What a start after a power loss may warn of. That a file is damaged is not among it: none is to be."""
 

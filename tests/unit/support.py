@@ -34,6 +34,9 @@ SCALARS = (
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=6)
 )
+NUMBERS = st.floats() | st.integers() | st.sampled_from([10**400, -(10**400)])
+"""As JSON may hold them: infinite, not a number, and beyond what a float can be."""
+
 KEYS = st.text(st.characters(exclude_characters=".", exclude_categories=["Cs"]), max_size=3)
 
 

@@ -462,3 +462,15 @@ def test_a_pause_and_missing_data_do_not_hide_that_the_node_is_quiesced(node: No
     for result in (node.refresh(), node.cycle().run_phases(None, joined=True)):
         assert (result.exit_code, result.quiesced) == (ExitCode.PAUSED, True)
         assert result.summary.endswith("; the node is quiesced")
+
+
+def test_a_failure_that_goes_into_a_removed_journal_is_not_held_and_is_made_again(
+    node: Node, log: pytest.LogCaptureFixture
+) -> None:
+    node.changes["retry"] = RetrySettings(0.1, 0.2, 1)
+    node.hook("pre-configure/10-a", f"[ -e {node.root}/good ] || {{ rm -f {node.state}/journal*; exit 3; }}")
+    result = node.refresh(max_attempts=1)
+    assert (result.exit_code, result.held) == (ExitCode.HOOK_FAILED, False)
+    assert "not recorded: " in log.text
+    (node.root / "good").touch()
+    assert node.refresh(Trigger.RETRY, max_attempts=1).exit_code is ExitCode.OK

@@ -338,7 +338,7 @@ def test_since_when_it_is_quiesced_is_told_by_the_first_of_the_runs_that_left_it
         quiesced = journal.history().quiesced
     assert quiesced is not None
     assert (quiesced.since, quiesced.attempt, quiesced.run_id) == (1.0, 2, run.run_id)
-    assert str(quiesced) == f"run {run.run_id[:8]} failed in configure/20-b; it runs again"
+    assert str(quiesced) == f"run {run.run_id[:8]} failed in configure/20-b"
 
 
 # --- what is kept ------------------------------------------------------------------------------------------

@@ -120,23 +120,69 @@ def test_whether_anybody_holds_it_is_seen_without_changing_the_file(path: pathli
     assert path.read_text() == "Locked by pid==1 at some time\n"
 
 
-def test_an_agents_lock_is_told_from_os_refresh_configs(path: pathlib.Path) -> None:
-    assert not lock.is_ours(str(path))
+def test_a_look_never_turns_away_who_wants_it_just_then(
+    path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.touch()
+    monkeypatch.setattr("fcntl.flock", lambda *_: pytest.fail("the lock was touched"))
+    assert not lock.is_held(str(path))
+
+
+LINES = [
+    "1: FLOCK  ADVISORY  {} 4711 {} 0 EOF",
+    "1: -> FLOCK  ADVISORY  {} 4711 {} 0 EOF",
+    "1: POSIX  ADVISORY  {} 4711 {} 0 EOF",
+    "1: FLOCK",
+    "",
+]
+
+
+@pytest.mark.parametrize(("kind", "line", "held"), [("WRITE", LINES[0], True), ("READ", LINES[0], False)])
+def test_of_the_kernels_list_only_an_exclusive_flock_on_this_file_counts(
+    path: pathlib.Path, kind: str, line: str, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.touch()
+    status = path.stat()
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    table = path.with_name("locks")
+    monkeypatch.setattr(lock, "LOCKS", str(table))
+    others = [line.format("WRITE", place) for line in LINES[1:]]
+    table.write_text("\n".join([LINES[0].format("WRITE", f"{place}0"), *others, line.format(kind, place)]))
+    assert lock.is_held(str(path)) is held
+
+
+def test_where_the_kernel_lists_none_an_agents_lock_is_seen_all_the_same(
+    path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container, say: os-refresh-config's is not."""
+    monkeypatch.setattr(lock, "LOCKS", str(path.with_name("missing")))
+    assert not lock.is_held(str(path))
     with lock.held(str(path)):
-        assert lock.is_ours(str(path))
         assert lock.is_held(str(path))
-    assert not lock.is_ours(str(path))
+    assert not lock.is_held(str(path))
+
+
+@pytest.mark.parametrize("told", ["", "0123abcd"])
+def test_an_agents_lock_tells_which_one_and_is_told_from_os_refresh_configs(
+    path: pathlib.Path, told: str
+) -> None:
+    assert lock.agent(str(path)) is None
+    with lock.held(str(path), told):
+        assert lock.agent(str(path)) == told
+        assert lock.is_held(str(path))
+        assert path.read_text().endswith(f"(refresh-agent {told})\n" if told else "(refresh-agent)\n")
+    assert lock.agent(str(path)) is None
     with path.open("w") as theirs:
         fcntl.flock(theirs, fcntl.LOCK_EX)
         assert lock.is_held(str(path))
-        assert not lock.is_ours(str(path))
+        assert lock.agent(str(path)) is None
 
 
 def test_what_a_killed_agent_has_left_in_the_file_is_not_believed(path: pathlib.Path) -> None:
     code = f"import os\nfrom refresh_agent import lock\nwith lock.held({str(path)!r}):\n    os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 9
     assert "(refresh-agent)" in path.read_text()
-    assert not lock.is_ours(str(path))
+    assert lock.agent(str(path)) is None
     # Its pid is another process's now.
     path.write_text(f"Locked by pid=={os.getpid()} at some time (refresh-agent)\n")
-    assert not lock.is_ours(str(path))
+    assert lock.agent(str(path)) is None

@@ -1,14 +1,21 @@
 """A pause is a file: that it is there is what counts."""
 
+import json
 import os
 import pathlib
+import tempfile
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from refresh_agent import pause
 from refresh_agent.errors import StateError
 from refresh_agent.pause import Pause
-from tests.unit.support import looping_link
+from tests.unit.support import NUMBERS, json_values, looping_link
+
+HUGE = json.dumps({"reason": "x", "since": 10**400})
 
 
 @pytest.fixture
@@ -38,7 +45,8 @@ def test_it_tells_since_when_why_and_what_ends_it(state: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "\0\0\0", "{", "[]", "17", '{"reason": "x"}', '{"reason": "x", "since": "y"}', "[" * 9999]
+    "content",
+    ["", "\0\0\0", "{", "[]", "17", '{"reason": "x"}', '{"reason": "x", "since": "y"}', "[" * 9999, HUGE],
 )
 def test_a_damaged_file_is_a_pause_all_the_same(state: str, content: str) -> None:
     pause.begin(state, "x", 1.0)
@@ -66,8 +74,17 @@ def test_what_cannot_be_read_or_written_is_told(state: str) -> None:
     os.mkdir(pause.path_in(state))
     with pytest.raises(StateError, match=r"paused.json: cannot be written: Is a directory"):
         pause.begin(state, "x", 1.0)
-    with pytest.raises(StateError, match=r"paused.json: cannot be written: Is a directory"):
+    told = r"paused.json: cannot be removed: Is a directory; the pause goes on until you remove it by hand"
+    with pytest.raises(StateError, match=told):
         pause.end(state)
+
+
+def test_a_link_that_leads_nowhere_is_a_pause_all_the_same(state: str) -> None:
+    pathlib.Path(state).mkdir()
+    pathlib.Path(pause.path_in(state)).symlink_to("nowhere")
+    assert pause.read(state) is not None
+    pause.end(state)
+    assert pause.read(state) is None
 
 
 def test_its_end_removes_what_a_killed_beginning_has_left(state: str) -> None:
@@ -76,3 +93,21 @@ def test_its_end_removes_what_a_killed_beginning_has_left(state: str) -> None:
     left.touch()
     pause.end(state)
     assert not left.exists()
+
+
+def test_what_a_killed_beginning_has_left_is_nobodys_reason_to_stay_paused(state: str) -> None:
+    """It may be gone, or stay: another command sweeps at the same time."""
+    pause.begin(state, "x", 1.0)
+    os.mkdir(os.path.join(state, ".paused.json.0123abcd"))
+    pause.end(state)
+    assert pause.read(state) is None
+
+
+@given(json_values(st.sampled_from(["reason", "since"])) | NUMBERS)
+def test_whatever_the_file_says_it_is_a_pause(content: Any) -> None:
+    with tempfile.TemporaryDirectory() as state:
+        for told in (content, {"reason": content, "since": 1.0}, {"reason": "x", "since": content}):
+            pathlib.Path(pause.path_in(state)).write_text(json.dumps(told))
+            found = pause.read(state)
+            assert found is not None
+            assert str(found).endswith("it ends with refresh-agent resume")

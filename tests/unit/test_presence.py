@@ -6,12 +6,16 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from refresh_agent import presence
 from refresh_agent.presence import Daemon, Presence
-from tests.unit.support import looping_link, open_descriptors
+from tests.unit.support import NUMBERS, json_values, looping_link, open_descriptors
 
 
 @pytest.fixture
@@ -126,7 +130,10 @@ def test_a_disk_that_cannot_be_written_to_fails_nothing(
     assert open_descriptors() == before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"pid": "x"}', '{"pid": 1}', json.dumps(dict.fromkeys(Daemon._fields, 10**400))],
+)
 def test_a_daemon_whose_words_are_damaged_lives_all_the_same(state: str, content: str) -> None:
     here = daemon()
     here.begin(state)
@@ -143,4 +150,29 @@ def test_a_shorter_text_leaves_nothing_of_a_longer_one(state: str) -> None:
         found = presence.read(state)
         assert found is not None
         assert found.doing == text[: presence.LONGEST]
+    here.end()
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(Daemon._fields, json_values() | NUMBERS)) | json_values())
+def test_whatever_the_file_says_the_daemon_lives(content: Any) -> None:
+    with tempfile.TemporaryDirectory() as state:
+        here = daemon()
+        here.begin(state)
+        pathlib.Path(presence.path_in(state)).write_text(json.dumps(content))
+        assert isinstance(presence.read(state), Daemon)
+        here.end()
+
+
+def test_looks_all_the_time_do_not_keep_a_daemon_from_being_seen(state: str) -> None:
+    """Each look takes the lock for a moment; the daemon takes it when it next has something to tell."""
+    path = pathlib.Path(presence.path_in(state))
+    path.touch()
+    here = daemon()
+    with path.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        here.begin(state)
+        here.tell("not heard")
+    assert presence.read(state) is None
+    here.tell("heard")
+    assert presence.read(state) == Daemon(os.getpid(), 1000.0, "heard")
     here.end()

@@ -30,6 +30,7 @@ from refresh_agent.standing import Standing, last_lines
 from tests.unit.support import looping_link
 
 A: Fingerprints = (("heat", "1"),)
+AGENT = "0123abcd"
 FAILURE = Failure("configure", "20-b", 42, "failed with status 42")
 
 
@@ -43,7 +44,7 @@ class Node:
     journal: Journal = field(init=False)
 
     def __post_init__(self) -> None:
-        self.journal = Journal(self.state, Edge(wall=lambda: self.now))
+        self.journal = Journal(self.state, Edge(wall=lambda: self.now, agent=AGENT))
 
     def begin(self, failures: int = 0, documents: Fingerprints = A) -> Run:
         self.now += 10
@@ -69,7 +70,7 @@ class Node:
         self.journal.record_hooks(run, [HookRecord(1, self.now, started, result)])
 
     def read(self) -> Standing:
-        return standing.read(self.state, lambda: self.works)
+        return standing.read(self.state, lambda: AGENT if self.works else None)
 
     @property
     def path(self) -> str:
@@ -84,8 +85,8 @@ def node(tmp_path: pathlib.Path) -> Iterator[Node]:
 
 
 def test_where_nothing_ever_happened_nothing_is_told_or_made(tmp_path: pathlib.Path) -> None:
-    assert standing.read(str(tmp_path / "state"), lambda: False) == Standing()
-    assert standing.read(str(tmp_path), lambda: False) == Standing()
+    assert standing.read(str(tmp_path / "state"), lambda: None) == Standing()
+    assert standing.read(str(tmp_path), lambda: None) == Standing()
     assert os.listdir(tmp_path) == []
 
 
@@ -144,6 +145,7 @@ def test_lines_are_short_and_fit_to_be_shown(output: bytes, lines: tuple[str, ..
 
 def test_the_beginning_that_is_cut_off_is_no_line() -> None:
     assert last_lines(b"f of a secret\nwhole", whole=False) == ("whole",)
+    assert last_lines(b"xxx\n", whole=False) == ("xxx",)
 
 
 def test_a_long_output_is_not_read_as_a_whole(node: Node) -> None:
@@ -228,11 +230,10 @@ def test_a_run_that_ends_between_two_questions_is_not_taken_for_abandoned(node: 
     run = node.begin()
     asked = []
 
-    def works() -> bool:
+    def works() -> None:
         asked.append(1)
         if len(asked) == 2:
             node.journal.commit(run, A)
-        return False
 
     known = standing.read(node.state, works)
     assert len(asked) == 2
@@ -242,10 +243,80 @@ def test_a_run_that_ends_between_two_questions_is_not_taken_for_abandoned(node: 
 
 def test_a_run_that_begins_between_two_questions_is_under_way(node: Node) -> None:
     node.begin()
-    answers = iter([False, True])
+    answers = iter([None, AGENT])
     known = standing.read(node.state, lambda: next(answers))
     assert known.running is not None
     assert known.quiesced is None
+
+
+@pytest.mark.parametrize("agent", ["another", None])
+def test_while_a_new_agent_cleans_up_nobody_works_on_what_the_dead_one_has_left(
+    node: Node, agent: str | None
+) -> None:
+    """It holds the lock for as long as leftovers take to end."""
+    node.succeed()
+    cut_off = node.begin()
+    known = standing.read(node.state, lambda: agent)
+    assert known.running is None
+    assert known.quiesced is not None
+    assert known.quiesced.run_id == cut_off.run_id
+    assert known.newest is not None
+    assert known.newest.outcome == "interrupted"
+
+
+def test_an_agent_that_does_not_tell_who_it_is_works_on_what_is_open(node: Node) -> None:
+    """One of an earlier version, which still runs."""
+    node.begin()
+    assert standing.read(node.state, lambda: "").running is not None
+
+
+def go_on(node: Node, run: Run, *boundaries: Boundary) -> None:
+    for boundary in boundaries:
+        node.journal.record_boundary(run, boundary)
+
+
+DONE = Boundary(PhaseEnd("pre-configure", "done"), "configure")
+ALL_DONE = Boundary(PhaseEnd("configure", "done"), "", activated=True)
+
+
+@pytest.mark.parametrize(
+    ("cut_off", "place"),
+    [
+        (lambda node, run: None, "pre-configure"),
+        (lambda node, run: go_on(node, run, DONE), "configure"),
+        (lambda node, run: (go_on(node, run, DONE), node.hook(run, "20-b")), "configure/20-b"),
+        (lambda node, run: (go_on(node, run, DONE), node.hook(run, "20-b", b"")), "configure/20-b"),
+        (lambda node, run: (node.hook(run, "20-b", b""), go_on(node, run, DONE, ALL_DONE)), "migration"),
+        (
+            lambda node, run: go_on(node, run, Boundary(PhaseEnd("pre-configure", ""), "", activated=True)),
+            "migration",
+        ),
+    ],
+    ids=["begun", "between", "in a hook", "after a hook", "in the databases", "of one phase"],
+)
+def test_where_it_was_cut_off_is_told_alike_by_status_and_to_the_next_runs_hooks(
+    node: Node, cut_off: Callable[[Node, Run], object], place: str
+) -> None:
+    run = node.begin()
+    cut_off(node, run)
+    seen = node.read().last
+    assert seen is not None
+    node.journal.close_interrupted()
+    unfinished = node.journal.history().unfinished
+    assert unfinished is not None
+    assert (unfinished.phase, unfinished.hook) == (seen.phase, seen.hook)
+    assert seen.where == place
+    again = node.read().last
+    assert again is not None
+    assert again.where == place
+
+
+def test_a_run_without_phases_was_cut_off_in_the_databases(node: Node) -> None:
+    run = node.journal.begin(Decision(Action.RUN, "new", Trigger.CHANGE), A)
+    node.journal.record_boundary(run, Boundary(None, "", activated=True))
+    seen = node.read().last
+    assert seen is not None
+    assert seen.where == "migration"
 
 
 # --- what counts -------------------------------------------------------------------------------------------
@@ -279,6 +350,28 @@ def test_targets_are_told_as_the_newest_run_with_each_left_them(node: Node) -> N
     assert (targets["glance"].after, targets["glance"].run_id) == ("alembic 3fa1", first.run_id)
 
 
+@pytest.mark.parametrize("anew", [False, True], ids=["no journal", "an empty one"])
+def test_after_a_damaged_journal_it_is_not_known_whether_the_node_is_quiesced(node: Node, anew: bool) -> None:
+    node.fail()
+    node.journal.close()
+    for _ in range(2):
+        journal_file.set_aside(node.state, 0.0)
+    if anew:
+        Journal(node.state).close()
+    known = node.read()
+    assert known.quiesced is None
+    assert known.doubt == f"the journal was damaged ({node.path}.damaged-*), and no run has ended since"
+
+
+def test_it_is_known_again_once_a_run_of_the_new_journal_has_ended(node: Node) -> None:
+    pathlib.Path(f"{node.path}.damaged-20260101T000000-0000").touch()
+    run = node.begin()
+    node.works = True
+    assert node.read().doubt
+    node.journal.commit(run, A)
+    assert not node.read().doubt
+
+
 # --- files -------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +400,7 @@ def test_what_a_killed_agent_has_left_in_the_log_is_read_too(node: Node, tmp_pat
     copy.mkdir()
     for suffix in ("", "-wal"):
         copy.joinpath(f"journal.sqlite{suffix}").write_bytes(pathlib.Path(node.path + suffix).read_bytes())
-    assert standing.read(str(copy), lambda: False).success is not None
+    assert standing.read(str(copy), lambda: None).success is not None
 
 
 def test_a_journal_of_an_earlier_version_is_read_and_stays_as_it_is(
@@ -338,7 +431,7 @@ def test_a_journal_of_an_earlier_version_is_read_and_stays_as_it_is(
             """
         )
     content = path.read_bytes()
-    known = standing.read(str(old), lambda: False)
+    known = standing.read(str(old), lambda: None)
     assert known.trouble == ""
     assert known.failure is not None
     assert (known.failure.failures, known.failure.output) == (1, ("oops",))
@@ -417,12 +510,16 @@ def test_one_cut_or_zeroed_anywhere_is_read_or_told(node: Node) -> None:
 def test_a_directory_that_may_not_be_read_is_an_error(tmp_path: pathlib.Path) -> None:
     looping_link(tmp_path / "state")
     with pytest.raises(StateError, match="cannot be read: Too many levels") as caught:
-        standing.read(str(tmp_path / "state"), lambda: False)
+        standing.read(str(tmp_path / "state"), lambda: None)
     assert caught.value.exit_code is ExitCode.STATE
 
 
-def test_on_a_disk_that_is_read_only_it_is_said_what_is_missing(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "code",
+    [sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_FULL],
+)
+def test_on_a_disk_that_is_read_only_or_full_it_is_said_what_is_missing(
+    node: Node, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite reads its write-ahead log only beside files of its own, and cannot make them there."""
     node.succeed()
@@ -433,7 +530,7 @@ def test_on_a_disk_that_is_read_only_it_is_said_what_is_missing(
         asked.append(immutable)
         if not immutable:
             error = sqlite3.OperationalError("unable to open database file")
-            error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            error.sqlite_errorcode = code
             raise error
         with contextlib.closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as db:
             yield db

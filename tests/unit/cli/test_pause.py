@@ -117,6 +117,24 @@ def test_a_damaged_journal_is_no_reason_not_to_pause(node: Node, log: pytest.Log
     assert pause.read(str(node.state)) is not None
 
 
+def test_after_a_damaged_journal_it_warns_that_nobody_knows(
+    node: Node, log: pytest.LogCaptureFixture
+) -> None:
+    node.state.mkdir()
+    (node.state / "journal.sqlite.damaged-20260101T000000-0000").write_bytes(b"garbage")
+    assert node.command("pause", "x") == 0
+    assert "whether the node is quiesced is not known: the journal was damaged" in log.text
+
+
+def test_resume_that_cannot_remove_the_pause_says_who_can(
+    node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (node.state / "paused.json").mkdir(parents=True)
+    assert node.command("resume") == 5
+    told = "cannot be removed: Is a directory; the pause goes on until you remove it by hand"
+    assert told in capsys.readouterr().err
+
+
 def test_resume_says_what_it_ended(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     pause.begin(str(node.state), "an upgrade", 0.0)
     assert node.command("resume") == 0

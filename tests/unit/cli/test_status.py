@@ -1,10 +1,15 @@
 """``status``: its text line by line, its JSON key by key."""
 
 import json
+import pathlib
+import sys
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from refresh_agent import main
 from refresh_agent.cli import status, status_text
 from refresh_agent.cli.output import iso
 from refresh_agent.cli.status_text import ago
@@ -100,7 +105,7 @@ def test_a_node_on_which_much_is_wrong() -> None:
         "              source cfn: it was asked 300 s ago for the last time",
         "doing         paused",
         f"daemon        pid 1234, since {at(90_000)} (1 d ago)",
-        f"quiesced      since {at(180)} (3 min ago): run bbbbbbbb failed in configure/20-b; it runs again",
+        f"quiesced      since {at(180)} (3 min ago): run bbbbbbbb failed in configure/20-b",
         (
             f"held          since {at(180)} (3 min ago): run bbbbbbbb (retry, attempt 3) is not tried again"
             " until the metadata changes, or at SIGHUP or --once"
@@ -116,6 +121,36 @@ def test_a_node_on_which_much_is_wrong() -> None:
         "                   it does not answer",
         "                   HTTP 503\\x1b[2J",
     ]
+
+
+def test_a_source_that_never_answered_a_daemon_is_told() -> None:
+    facts = Facts(NOW, Standing(newest=GOOD), DAEMON, sources=(SourceFacts("cfn", 10.0),))
+    assert text(facts)[-2:] == ["sources       cfn  never asked", "                   it does not answer"]
+    assert text(facts)[0] == "health        stale: source cfn: it never answered"
+    assert as_json(facts)["sources"][0]["stale"] is True
+
+
+def test_it_is_written_in_one_go(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that stops after some lines, such as head, is told of once, if at all."""
+    (tmp_path / "conf").write_text(f"[DEFAULT]\nstate_dir = {tmp_path}/state\nlock_file = {tmp_path}/lock\n")
+    written: list[str] = []
+    monkeypatch.setattr(sys.stdout, "write", written.append)
+    assert main.main(["--config-file", str(tmp_path / "conf"), "status"]) == 3
+    assert len(written) == 1
+    assert written[0].startswith("health        stale: nothing was ever run here\ndoing ")
+
+
+WALLS = st.none() | st.floats()
+
+
+@given(WALLS, WALLS, WALLS, st.floats())
+def test_no_time_whatever_is_too_odd_to_be_told(
+    began: float | None, until: float | None, answered: float | None, asked: float
+) -> None:
+    source = SourceFacts("cfn", 10.0, Seen(asked, answered, until))
+    facts = Facts(NOW, Standing(newest=GOOD), Daemon(1, began, "", until), Pause("x", began), (source,))
+    assert text(facts)
+    assert as_json(facts)
 
 
 @pytest.mark.parametrize(
