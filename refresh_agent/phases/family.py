@@ -142,7 +142,7 @@ class Leftovers(NamedTuple):
         # may since have been given to another that has ended, too: then its session is known by nothing, so
         # only what has wiped its environment is taken for ours.
         gone = {pid for pid, began in births.items() if not began}
-        family |= {pid for pid, entry in table.items() if entry.session in gone and not _environment(pid)}
+        family |= {pid for pid, entry in table.items() if entry.session in gone and _has_wiped_it(pid)}
         family = (memory or _Memory()).with_those_seen(family, table)
         # The hook itself may be what calls the agent anew.
         return family - {os.getpid()}
@@ -227,6 +227,16 @@ def _environment(pid: int) -> bytes:
         others = (_read(f"/proc/{pid}/task/{thread}/environ") for thread in threads if thread != str(pid))
         return next(filter(None, others), b"")
     return b""
+
+
+def _has_wiped_it(pid: int) -> bool:
+    """Whether it has no environment; not if that cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            seen = file.read()
+    except OSError:
+        return False
+    return not seen and not _environment(pid)
 
 
 def _read(path: str) -> bytes:
