@@ -20,7 +20,7 @@ from refresh_agent.model import (
     Trigger,
 )
 from refresh_agent.phases import order
-from refresh_agent.plan import Action, Decision, Request, decide
+from refresh_agent.plan import Action, Decision, Request, activate, decide
 from refresh_agent.polling import Polling
 from refresh_agent.redact import Masker
 from refresh_agent.sources import Sources
@@ -168,7 +168,7 @@ class Cycle:
             return Result(ExitCode.PAUSED, str(paused))
         documents = self.sources.documents
         if not documents:
-            return Result(ExitCode.NO_DATA, f"no source has data: {self._problems()}")
+            return self._without_data(journal, request, history)
         fingerprints = tuple((document.name, document.fingerprint) for document in documents)
         if is_new:
             history = self._taken_over(journal, request, fingerprints)
@@ -182,6 +182,17 @@ class Cycle:
         if self._pollers is not None:
             self._pollers.hurry()
         return result
+
+    def _without_data(self, journal: Journal, request: Request, history: History) -> Result:
+        """Nothing runs, unless all that ever ran was by hand and left the node quiesced: that once more."""
+        quiesced = history.quiesced
+        if quiesced is None or history != History(quiesced=quiesced):
+            return Result(ExitCode.NO_DATA, f"no source has data: {self._problems()}")
+        from refresh_agent import run  # noqa: PLC0415 - as below
+
+        decision = activate(request, quiesced)._replace(failures=quiesced.attempt)
+        work = self._work(journal, None, joined=True)
+        return _result(run.carry_out_by_hand(work, decision, history), decision)
 
     def _collect(self, request: Request) -> None:
         """Bring ``sources`` up to date. What a thread's answer comes too late for is a change of its own."""

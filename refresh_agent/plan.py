@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from refresh_agent.model import Fingerprints, History, Trigger, Unfinished
+from refresh_agent.model import Fingerprints, History, Quiesced, Trigger, Unfinished
 
 
 class Action(StrEnum):
@@ -57,13 +57,17 @@ def decide(request: Request, documents: Fingerprints, history: History) -> Decis
         reason = "nothing was ever committed here" if new else f"changed: {_listed(changed)}"
         return Decision(Action.RUN, reason, _fresh(request.trigger), 1, changed)
     if history.quiesced is not None:
-        # A run by hand has left it so: nothing else would ever activate it again.
-        reason = f"the node is quiesced by run {history.quiesced.run_id[:8]}"
-        trigger = request.trigger if _asked(request) else Trigger.RETRY
-        return Decision(Action.RETRY, reason, trigger, history.quiesced.attempt + 1)
+        return activate(request, history.quiesced)
     if request.force or request.trigger is Trigger.SIGNAL:
         return Decision(Action.RUN, "asked for, nothing changed", _fresh(request.trigger))
     return Decision(Action.NOOP, "nothing changed since the last success", request.trigger)
+
+
+def activate(request: Request, quiesced: Quiesced) -> Decision:
+    """A run by hand has left the node so: nothing else would ever activate it again."""
+    reason = f"the node is quiesced by run {quiesced.run_id[:8]}"
+    trigger = request.trigger if _asked(request) else Trigger.RETRY
+    return Decision(Action.RETRY, reason, trigger, quiesced.attempt + 1)
 
 
 def changed_names(before: Fingerprints, after: Fingerprints) -> tuple[str, ...]:

@@ -446,9 +446,14 @@ class Life:
             else:
                 self.the_next_timer_is_due()
             self.facts.check()
-            if self._agent is not None and not self._agent.wakeup._reasons and condition():
+            if self._agent is not None and not self._is_asked(self._agent) and condition():
                 return True
         return False
+
+    @staticmethod
+    def _is_asked(agent: Agent) -> bool:
+        """Whether it still has something to do: also a HUP that it could not yet act on."""
+        return bool(agent.wakeup._reasons) or agent._asked_for
 
     def _is_well(self) -> bool:
         history = self.facts.history()

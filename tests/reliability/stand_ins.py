@@ -105,7 +105,9 @@ class Runner:
             process = Process(0, 0, "", "never started")
             self._ended.append((process, Exit(143, Ending.STOPPED, 0.0, "the agent is stopping")))
             return process
-        world.facts.hook_begins(env, by_hand=self._actor.by_hand, others=world.ours())
+        # What runs by itself without documents makes up for a run by hand, and is as one.
+        by_hand = self._actor.by_hand or not env.get("OS_CONFIG_FILES")
+        world.facts.hook_begins(env, by_hand=by_hand, others=world.ours())
         phase = env["REFRESH_AGENT_PHASE"]
         process = world.spawn(env[HOOK_ID], f"a hook of {phase}")
         process.slow = world.chance() < 0.3

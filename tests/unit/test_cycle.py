@@ -474,3 +474,20 @@ def test_a_failure_that_goes_into_a_removed_journal_is_not_held_and_is_made_agai
     assert "not recorded: " in log.text
     (node.root / "good").touch()
     assert node.refresh(Trigger.RETRY, max_attempts=1).exit_code is ExitCode.OK
+
+
+def test_a_run_by_hand_that_left_a_node_without_metadata_quiesced_is_made_again(node: Node) -> None:
+    node.metadata.unlink()
+    node.hook("pre-configure/10-a", f"[ -e {node.root}/good ]")
+    node.hook("configure/10-a", PRINT)
+    assert node.cycle().run_phases(None, joined=True).quiesced
+    again = node.refresh(Trigger.RETRY)
+    assert (again.exit_code, again.quiesced) == (ExitCode.HOOK_FAILED, True)
+    assert again.decision is not None
+    assert (again.decision.attempt, again.decision.failures) == (2, 1)  # by which the back-off grows
+    (node.root / "good").touch()
+    assert node.refresh(Trigger.RETRY).exit_code is ExitCode.OK
+    assert "OS_CONFIG_FILES" not in node.printed()
+    assert node.refresh(Trigger.RETRY).exit_code is ExitCode.NO_DATA
+    write_json(node.metadata, {"a": 1})
+    assert node.refresh().exit_code is ExitCode.OK
