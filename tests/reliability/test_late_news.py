@@ -46,6 +46,10 @@ def waiting_hook(node: Node, place: str = "configure/50-wait") -> pathlib.Path:
     return go
 
 
+def unless_locked(returncode: int) -> int:
+    return 0 if returncode == 11 else returncode
+
+
 def runs(node: Node, place: str) -> int:
     return node.ran().count(place)
 
@@ -161,7 +165,9 @@ def test_a_node_that_a_run_by_hand_left_quiesced_is_activated_again_by_the_daemo
     with node.daemon() as daemon:
         node.wait_for_outcomes(["success"])
         node.hook("configure/20-fail", f"[ -e {node.root}/good ] || kill -9 $PPID")
-        assert node.command("run-phases").returncode == -signal.SIGKILL
+        # The daemon may hold the lock for a moment yet when its run is over.
+        ended = eventually(lambda: unless_locked(node.command("run-phases").returncode))
+        assert ended == -signal.SIGKILL
         (node.root / "good").touch()
         node.wait_for_outcomes(["success", "interrupted", "success"])
         assert "the node is quiesced by run" in daemon.log()
