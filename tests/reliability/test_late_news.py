@@ -50,15 +50,16 @@ def unless_locked(returncode: int) -> int:
     return 0 if returncode == 11 else returncode
 
 
-def runs(node: Node, place: str) -> int:
-    return node.ran().count(place)
+def wait_for(node: Node, place: str) -> None:
+    """Until this hook runs, for the first time."""
+    eventually(lambda: node.ran().count(place) == 1, 20)
 
 
 def test_what_was_collected_at_the_beginning_is_committed_and_what_came_meanwhile_is_run(node: Node) -> None:
     go = waiting_hook(node)
     node.metadata({"a": 1})
     with node.daemon() as daemon:
-        eventually(lambda: runs(node, "configure/50-wait") == 1, 20)
+        wait_for(node, "configure/50-wait")
         node.metadata({"a": 2})
         node.metadata({"a": 3})
         go.touch()
@@ -74,7 +75,7 @@ def test_a_change_that_is_taken_back_during_a_run_is_no_second_run(node: Node) -
     go = waiting_hook(node)
     node.metadata({"a": 1})
     with node.daemon() as daemon:
-        eventually(lambda: runs(node, "configure/50-wait") == 1, 20)
+        wait_for(node, "configure/50-wait")
         node.metadata({"a": 2})
         node.metadata({"a": 1})
         go.touch()
@@ -129,7 +130,7 @@ def test_a_change_while_the_agent_is_stopping_is_run_at_the_next_start(node: Nod
     go = waiting_hook(node)
     node.metadata({"a": 1})
     with node.daemon() as daemon:
-        eventually(lambda: runs(node, "configure/50-wait") == 1, 20)
+        wait_for(node, "configure/50-wait")
         daemon.signal(signal.SIGTERM)
         node.metadata({"a": 2})
         go.touch()

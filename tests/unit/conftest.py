@@ -2,11 +2,14 @@
 
 import logging
 import os
+import pathlib
 import signal
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from refresh_agent.journal import Journal
 
 # The same examples each time: a red run can be run again, and a slow machine is no failure.
 settings.register_profile(
@@ -45,3 +48,15 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """Everything that the agent logs, debug included."""
     caplog.set_level(logging.DEBUG, logger="refresh_agent")
     return caplog
+
+
+@pytest.fixture
+def state(tmp_path: pathlib.Path) -> pathlib.Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def journal(state: pathlib.Path) -> Iterator[Journal]:
+    journal = Journal(str(state))
+    yield journal
+    journal.close()

@@ -6,7 +6,6 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -29,19 +28,6 @@ from refresh_agent.model import (
     Unfinished,
 )
 from tests.unit.journals import FAILURE, A, B, decision, reopened, rows, run_to
-
-
-@pytest.fixture
-def state(tmp_path: pathlib.Path) -> pathlib.Path:
-    return tmp_path / "state"
-
-
-@pytest.fixture
-def journal(state: pathlib.Path) -> Iterator[Journal]:
-    journal = Journal(str(state))
-    yield journal
-    journal.close()
-
 
 # --- what is remembered ------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import pathlib
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -25,19 +24,6 @@ from refresh_agent.model import (
 )
 from tests.unit.journals import FAILURE, A, B, corrupt, decision, reopened, rows
 from tests.unit.support import looping_link, open_descriptors
-
-
-@pytest.fixture
-def state(tmp_path: pathlib.Path) -> pathlib.Path:
-    return tmp_path / "state"
-
-
-@pytest.fixture
-def journal(state: pathlib.Path) -> Iterator[Journal]:
-    journal = Journal(str(state))
-    yield journal
-    journal.close()
-
 
 # --- durability --------------------------------------------------------------------------------------------
 

@@ -154,3 +154,33 @@ def test_a_strangers_session_with_the_number_of_a_leader_that_has_ended_is_left_
 ) -> None:
     session, _ = orphan("sleep 60")
     assert of(session).find() == set()
+
+
+def test_what_a_killed_agents_hook_left_running_is_ended_with_all_that_it_started(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Two runs of one hook must not overlap; strangers and other hooks' daemons are left alone."""
+    script = (
+        f"trap '' TERM; sleep 60 & echo $! > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; wait; sleep 60"
+    )
+    env = {"PATH": os.environ["PATH"]}
+    theirs = [
+        subprocess.Popen(["sleep", "60"], env={**env, HOOK_ID: identity}, start_new_session=True)
+        for identity in ("h", "hook-11", "")
+    ]
+    left = subprocess.Popen(["bash", "-c", script], env={**env, HOOK_ID: "hook-1"}, start_new_session=True)
+    try:
+        inner = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+        ended = family.end_leftovers(family.Leftovers("hook-1".__eq__), 0.2)
+        assert {left.pid, inner} <= set(ended)
+        assert not alive(left.pid)
+        assert not alive(inner)
+        assert all(child.poll() is None for child in theirs)
+    finally:
+        for child in (left, *theirs):
+            child.kill()
+            child.wait()
+
+
+def test_without_leftovers_nothing_is_ended() -> None:
+    assert family.end_leftovers(family.Leftovers("no-such-hook".__eq__), 5) == ()
