@@ -8,11 +8,10 @@ import contextlib
 import json
 import logging
 import os
-import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from refresh_agent import journal_file
+from refresh_agent import journal_file, journal_history
 from refresh_agent.errors import DamagedError, StateError
 from refresh_agent.journal_file import Edge, JournalFile
 from refresh_agent.marks import is_of_run
@@ -23,10 +22,8 @@ from refresh_agent.model import (
     History,
     HookResult,
     MigrationResult,
-    Quiesced,
     RunOutcome,
     StartedHook,
-    Unfinished,
 )
 from refresh_agent.plan import Decision
 
@@ -138,16 +135,7 @@ class Journal:
         A run by hand is for no documents (``[]``): but for that last point, nothing follows from it.
         """
         with self._file.explained("read"):
-            committed = tuple(
-                (str(document), str(fingerprint))
-                for document, fingerprint in self._db.execute(
-                    "SELECT document, fingerprint FROM committed ORDER BY position"
-                )
-            )
-            succeeded = self._db.execute(
-                "SELECT max(id) FROM runs WHERE outcome = ? AND documents != '[]'", (RunOutcome.SUCCESS,)
-            ).fetchone()[0]
-            return History(committed or None, self._unfinished(succeeded or 0), self._quiesced())
+            return journal_history.read(self._db)
 
     def open_runs(self) -> tuple[OpenRun, ...]:
         """Those that had not ended when another agent did; their hooks may still run, in this boot."""
@@ -186,7 +174,7 @@ class Journal:
         with self._file.durably("written"):
             rows = self._db.execute("SELECT id, run_id FROM runs WHERE outcome IS NULL").fetchall()
             for row, _ in rows:
-                phase, hook = position(self._db, row)
+                phase, hook = journal_history.position(self._db, row)
                 self._db.execute(
                     "UPDATE runs SET outcome = ?, ended_at = ?, failed_phase = ?, failed_hook = ?"
                     " WHERE id = ?",
@@ -208,7 +196,7 @@ class Journal:
         run_id = os.urandom(16).hex()
         now = self._edge.wall()
         with self._file.durably("written"):
-            quiesced = self._quiesced()
+            quiesced = journal_history.quiesced(self._db)
             cursor = self._db.execute(
                 "INSERT INTO runs (run_id, trigger, attempt, reason, changed, documents, boot_id, agent,"
                 " started_at, failures, quiesced_since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -368,58 +356,6 @@ class Journal:
         self._db.execute(
             "UPDATE runs SET activated_at = ifnull(activated_at, ?) WHERE id = ?", (now, run.row)
         )
-
-    def _unfinished(self, succeeded: int) -> Unfinished | None:
-        """The newest run, if it is after the last success."""
-        row = self._db.execute(
-            "SELECT documents, attempt, failures, outcome, failed_phase, failed_hook FROM runs"
-            " WHERE id > ? AND documents != '[]' ORDER BY id DESC LIMIT 1",
-            (succeeded,),
-        ).fetchone()
-        if row is None:
-            return None
-        documents = tuple((str(name), str(fingerprint)) for name, fingerprint in json.loads(row[0]))
-        deferred = row[3] == RunOutcome.DEFERRED
-        # What was deferred is no attempt: the next run has its number again.
-        attempts = int(row[1]) - deferred
-        interrupted = row[3] in {RunOutcome.INTERRUPTED, None}
-        return Unfinished(documents, attempts, int(row[2]), interrupted, row[4] or "", row[5] or "", deferred)
-
-    def _quiesced(self) -> Quiesced | None:
-        row = self._db.execute(
-            "SELECT quiesced_since, run_id, attempt, outcome, failed_phase, failed_hook, activated_at"
-            " FROM runs WHERE quiesced_since IS NOT NULL OR activated_at IS NOT NULL"
-            " ORDER BY id DESC LIMIT 1"
-        ).fetchone()
-        if row is None or row[6] is not None:
-            return None
-        interrupted = row[3] in {RunOutcome.INTERRUPTED, None}
-        return Quiesced(float(row[0]), str(row[1]), int(row[2]), interrupted, row[4] or "", row[5] or "")
-
-
-def position(db: sqlite3.Connection, row: int) -> tuple[str, str]:
-    """Phase and hook where a run without an end stands, from what was written as they began."""
-    (migrates,) = db.execute(
-        "SELECT activated_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM phases WHERE run = runs.id"
-        " AND phases.outcome IS NULL) FROM runs WHERE id = ?",
-        (row,),
-    ).fetchone()
-    if migrates:
-        return "migration", ""  # the last phase is over when the databases' turn comes
-    hook = db.execute(
-        "SELECT phase, hook FROM hooks WHERE run = ? ORDER BY outcome IS NULL DESC, position DESC LIMIT 1",
-        (row,),
-    ).fetchone()
-    # When all are over, not by their times alone: the clock may have been set back since.
-    phase = db.execute(
-        "SELECT phase FROM phases WHERE run = ? ORDER BY outcome IS NULL DESC, (SELECT max(position)"
-        " FROM hooks WHERE hooks.run = phases.run AND hooks.phase = phases.phase) DESC, started_at DESC"
-        " LIMIT 1",
-        (row,),
-    ).fetchone()
-    if phase is None:
-        return "", ""
-    return str(phase[0]), str(hook[1]) if hook is not None and hook[0] == phase[0] else ""
 
 
 _DELETE_RUNS = """

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from urllib.parse import quote
 
-from refresh_agent import files, journal, journal_file, journal_schema
+from refresh_agent import files, journal_file, journal_history, journal_schema
 from refresh_agent.errors import StateError
 from refresh_agent.model import Quiesced, RunOutcome
 from refresh_agent.redact import printable
@@ -269,7 +269,7 @@ class _Reading:
     def _position(self, run: RunSeen) -> tuple[str, str]:
         """The phase and the hook, if there is one, where it is."""
         if run.outcome is None:
-            return journal.position(self._db, run.row)
+            return journal_history.position(self._db, run.row)
         # It has ended, but for error.d.
         for table, column in (("hooks", "hook"), ("phases", "''")):
             row = self._db.execute(
