@@ -95,7 +95,8 @@ def _asking() -> Iterator[Callable[[Mapping[str, Options]], None]]:
         mask=Masker(),
         env=os.environ,
         trust=TrustMode.ENFORCE,
-        log=lambda _line: None,
+        log=lambda _target, _line: None,
+        warn=lambda _target, _line: None,
     )
 
     def ask(targets: Mapping[str, Options]) -> None:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable
 TOP = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
-from benchmarks import databases, delivery, durability, idle, large, latency, once, polls, runner
+from benchmarks import contained, databases, delivery, durability, idle, large, latency, once, polls, runner
 from benchmarks.measure import Figure, MissingError
 from tools import environments
 
 Part = Callable[[pathlib.Path], Iterable[Figure]]
 
 GROUPS = {
-    "runner": ("speed", "memory", "masking", "parallel"),
+    "runner": ("speed", "memory", "masking", "parallel", "contained"),
     "collect": ("requests", "capacity", "delivery", "large"),
     "databases": ("unchanged", "crowds", "large-tree"),
     "durability": ("waits", "start-up", "recording"),
@@ -43,6 +43,7 @@ def _parts(agent: pathlib.Path, peers: pathlib.Path) -> dict[str, Part]:
         "memory": lambda root: runner.memory(runner.Place(root, agent, peers)),
         "masking": lambda root: runner.masking(runner.Place(root, agent, peers)),
         "parallel": lambda root: runner.parallel(runner.Place(root, agent, peers)),
+        "contained": lambda root: contained.figures(runner.Place(root, agent, peers)),
         "requests": lambda root: polls.requests(root, agent, peers),
         "capacity": lambda root: polls.capacity(root, agent, peers),
         "delivery": lambda root: delivery.figures(root, agent, peers),

@@ -5,15 +5,16 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from refresh_agent import cache, files, journal_file, lock, pause
+from refresh_agent import cache, files, journal_file, lock, log, pause
 from refresh_agent.errors import DamagedError, ExitCode, LockedError, StateError
-from refresh_agent.journal import EDGE, Journal, sound
+from refresh_agent.journal import EDGE, HandedOver, Journal, sound
 from refresh_agent.journal_file import Edge
 from refresh_agent.model import (
     Failure,
     Fingerprints,
     History,
     MigrationResult,
+    RunAtBoot,
     RunOutcome,
     Settings,
     StopSignal,
@@ -81,11 +82,13 @@ BY_HAND = Decision(Action.RUN, "run-phases was called", Trigger.ONCE)
 class Cycle:
     """Built from one Settings; a reload builds another."""
 
-    def __init__(self, settings: Settings, stop: StopSignal, edges: Edges = EDGES) -> None:
+    def __init__(
+        self, settings: Settings, stop: StopSignal, edges: Edges = EDGES, mask: Masker | None = None
+    ) -> None:
         self.settings = settings
         self._stop = stop
         self._edges = edges
-        self._mask = Masker()
+        self._mask = mask or Masker()
         _private_directory(settings.state_dir)
         _private_directory(os.path.join(settings.state_dir, "sources"))
         self.sources = Sources(settings.state_dir, settings.collectors, settings.limits)
@@ -152,6 +155,8 @@ class Cycle:
 
     def _refresh(self, journal: Journal, request: Request) -> Result:
         history = journal.history()
+        if self.settings.run_at_boot is RunAtBoot.CHANGED:
+            history = history._replace(booted=False)
         if history.quiesced is not None and request.trigger in AT_ONCE:
             LOG.warning("the node is quiesced: %s", history.quiesced)
         result = self._decided(journal, request, history)
@@ -191,7 +196,7 @@ class Cycle:
         from refresh_agent import run  # noqa: PLC0415 - as below
 
         decision = activate(request, quiesced)._replace(failures=quiesced.attempt)
-        work = self._work(journal, None, joined=True)
+        work = self._work(journal, None, joined=not log.tells_streams())
         return _result(run.carry_out_by_hand(work, decision, history), decision)
 
     def _collect(self, request: Request) -> None:
@@ -290,7 +295,7 @@ class Cycle:
         # Imported here: to find that nothing changed, nothing of it is needed.
         from refresh_agent import run  # noqa: PLC0415
 
-        work = self._work(journal, None, joined=True)
+        work = self._work(journal, None, joined=not log.tells_streams())
         return _result(run.carry_out(work, decision, history), decision)
 
     def _work(self, journal: Journal, listener: "Listener | None", *, joined: bool) -> "run.Work":
@@ -310,9 +315,11 @@ class Cycle:
                 LOG.warning("ended what an interrupted hook had left running: pids %s", ended)
         for hook_id, left in journal.open_workers():
             self._wait_for_worker(hook_id, left)
+        for hook in journal.handed_over():
+            self._wait_for_hook(journal, hook)
         for run_id in journal.close_interrupted():
             why = "the agent was killed, the node went down, or its end was not recorded"
-            LOG.warning("run %s was interrupted: %s", run_id[:8], why)
+            LOG.warning("run %s was interrupted: %s", run_id[:8], why, extra=log.of(run_id=run_id))
 
     def _wait_for_worker(self, hook_id: str, left: float) -> None:
         """A migration that is torn in the middle damages a database: it may finish, within its own time.
@@ -332,6 +339,23 @@ class Cycle:
             "the migration of an interrupted run has had its time; it is ended: pids %s", sorted(pids)
         )
         end_leftovers(worker, self.settings.phases.kill_grace)
+
+    def _wait_for_hook(self, journal: Journal, hook: HandedOver) -> None:
+        """It has had the agent before this one stopped, and may finish within its own time."""
+        from refresh_agent.phases.family import Leftovers, end_leftovers, process_table  # noqa: PLC0415
+
+        pid, began = hook.leader
+        process = process_table().get(pid)
+        limit = self.settings.phases.hook_timeout
+        if process is not None and process.began == began:
+            runs = journal.since_boot() - began / os.sysconf("SC_CLK_TCK")
+            if not limit or runs < limit:
+                raise LockedError(f"{hook.where} (pid {pid}) still runs: it has had the agent stopped")
+            LOG.warning("%s has had the time of [phases] hook_timeout = %g s; it is ended", hook.where, limit)
+            leftovers = Leftovers(hook.hook_id.__eq__, frozenset([hook.leader]))
+            end_leftovers(leftovers, self.settings.phases.kill_grace)
+        LOG.info("%s, which had the agent stopped, has ended; the run is made again", hook.where)
+        journal.handed_over_has_ended(hook)
 
     def _problems(self) -> str:
         return "; ".join(problem.text for problem in self.sources.problems) or "none has given anything yet"

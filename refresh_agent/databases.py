@@ -22,14 +22,17 @@ from refresh_agent.redact import Masker
 
 
 class Means(NamedTuple):
-    """``began`` hears of each worker's mark, pid and seconds (0 for no limit), ``ended`` of its end."""
+    """``log`` and ``warn`` hear of a target, "" for several at once, and a line that begins with its name.
+
+    ``began`` hears of each worker's mark, pid and seconds (0 for no limit), ``ended`` of its end.
+    """
 
     runner: ProcessRunner
     mask: Masker
     env: Mapping[str, str]
     trust: TrustMode
-    log: Callable[[str], None]
-    warn: Callable[[str], None]
+    log: Callable[[str, str], None]
+    warn: Callable[[str, str], None]
     began: Callable[[str, int, float], None] = lambda _hook_id, _pid, _timeout: None
     ended: Callable[[str, Exit], None] = lambda _hook_id, _exit: None
 
@@ -41,10 +44,13 @@ def ask(order: Order, targets: Sequence[Target], means: Means) -> tuple[Migratio
     def rule(owners: frozenset[int]) -> Trust:
         return Trust(owners)
 
+    def target_in(line: str) -> str:
+        return next((target.name for target in targets if line.startswith(f"{target.name}: ")), "")
+
     surroundings = bridge.Surroundings(
         run=functools.partial(_run, means),
-        log=lambda text: means.log(means.mask(text)),
-        warn=lambda text: means.warn(means.mask(text)),
+        log=lambda text: means.log(target_in(text), means.mask(text)),
+        warn=lambda text: means.warn(target_in(text), means.mask(text)),
         env=means.env,
         objection=lambda path, owners: rule(owners).objection(path),
         program_objection=lambda path, owners: rule(owners).hook_objection(path, means.env),

@@ -16,6 +16,7 @@ from refresh_agent.errors import DamagedError, StateError
 from refresh_agent.journal_file import Edge, JournalFile
 from refresh_agent.marks import is_of_run
 from refresh_agent.model import (
+    Ending,
     Exit,
     Failure,
     Fingerprints,
@@ -86,6 +87,15 @@ class OpenRun(NamedTuple):
         return is_of_run(hook_id, self.run_id) and hook_id not in self.ended_hooks
 
 
+class HandedOver(NamedTuple):
+    """A hook that has had its agent stopped, and went on without it; ``where`` is its phase and name."""
+
+    run_id: str
+    where: str
+    hook_id: str
+    leader: Leader
+
+
 class HookRecord(NamedTuple):
     """What is known of a hook: the ``position``-th of its run; ``result`` once it has ended."""
 
@@ -128,14 +138,12 @@ class Journal:
         self.history()
         self.open_runs()
         self.open_workers()
+        self.handed_over()
 
     def history(self) -> History:
-        """What was committed, the last run if it did not succeed, and whether the node is quiesced.
-
-        A run by hand is for no documents (``[]``): but for that last point, nothing follows from it.
-        """
+        """What a refresh has to go on from: see ``journal_history.read``."""
         with self._file.explained("read"):
-            return journal_history.read(self._db)
+            return journal_history.read(self._db, self._edge.boot_id())
 
     def open_runs(self) -> tuple[OpenRun, ...]:
         """Those that had not ended when another agent did; their hooks may still run, in this boot."""
@@ -168,6 +176,30 @@ class Journal:
             ).fetchall()
             now = self._edge.since_boot()
             return tuple((str(hook_id), float(until) - now) for hook_id, until in rows)
+
+    def handed_over(self) -> tuple[HandedOver, ...]:
+        """Hooks of this boot that an agent has left to the next one, and of which no end was seen."""
+        with self._file.explained("read"):
+            rows = self._db.execute(
+                "SELECT run_id, phase || '/' || hook, hook_id, pid, began FROM hooks"
+                " JOIN runs ON runs.id = hooks.run WHERE hooks.outcome = ? AND boot_id = ?",
+                (Ending.HANDED_OVER, self._edge.boot_id()),
+            ).fetchall()
+            return tuple(
+                HandedOver(str(row[0]), str(row[1]), str(row[2]), Leader(int(row[3]), int(row[4])))
+                for row in rows
+            )
+
+    def handed_over_has_ended(self, hook: HandedOver) -> None:
+        """How is not known to anybody."""
+        with self._file.durably("written"):
+            self._db.execute(
+                "UPDATE hooks SET outcome = ? WHERE hook_id = ?", (RunOutcome.INTERRUPTED, hook.hook_id)
+            )
+
+    def since_boot(self) -> float:
+        """Seconds, of the clock by which leaders began."""
+        return self._edge.since_boot()
 
     def close_interrupted(self) -> tuple[str, ...]:
         """Mark runs that never ended as interrupted; the lock is held, so no agent works on them."""

@@ -2,14 +2,17 @@
 
 import json
 import sqlite3
+from collections.abc import Sequence
+from typing import Any
 
 from refresh_agent.model import History, Quiesced, RunOutcome, Unfinished
 
 
-def read(db: sqlite3.Connection) -> History:
-    """What was committed, the last run if it did not succeed, and whether the node is quiesced.
+def read(db: sqlite3.Connection, boot_id: str) -> History:
+    """What was committed, the newest run if it did not succeed, whether the node is quiesced, and whether
+    that run was in another boot than ``boot_id``.
 
-    A run by hand is for no documents (``[]``): but for that last point, nothing follows from it.
+    A run by hand is for no documents (``[]``): nothing follows from it, but that the node may be quiesced.
     """
     committed = tuple(
         (str(document), str(fingerprint))
@@ -17,20 +20,17 @@ def read(db: sqlite3.Connection) -> History:
             "SELECT document, fingerprint FROM committed ORDER BY position"
         )
     )
-    succeeded = db.execute(
-        "SELECT max(id) FROM runs WHERE outcome = ? AND documents != '[]'", (RunOutcome.SUCCESS,)
-    ).fetchone()[0]
-    return History(committed or None, _unfinished(db, succeeded or 0), quiesced(db))
-
-
-def _unfinished(db: sqlite3.Connection, succeeded: int) -> Unfinished | None:
-    """The newest run, if it is after the last success."""
-    row = db.execute(
-        "SELECT documents, attempt, failures, outcome, failed_phase, failed_hook FROM runs"
-        " WHERE id > ? AND documents != '[]' ORDER BY id DESC LIMIT 1",
-        (succeeded,),
+    newest = db.execute(
+        "SELECT documents, attempt, failures, outcome, failed_phase, failed_hook, boot_id FROM runs"
+        " WHERE documents != '[]' ORDER BY id DESC LIMIT 1"
     ).fetchone()
-    if row is None:
+    booted = newest is not None and newest[6] != boot_id
+    return History(committed or None, _unfinished(newest), quiesced(db), booted)
+
+
+def _unfinished(row: Sequence[Any] | None) -> Unfinished | None:
+    """What is left of the newest run, unless it succeeded."""
+    if row is None or row[3] == RunOutcome.SUCCESS:
         return None
     documents = tuple((str(name), str(fingerprint)) for name, fingerprint in json.loads(row[0]))
     deferred = row[3] == RunOutcome.DEFERRED

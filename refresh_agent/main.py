@@ -1,7 +1,6 @@
 """From argv to one command and its exit code."""
 
 import argparse
-import contextlib
 import importlib
 import logging
 import os
@@ -10,9 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from refresh_agent import __version__
+from refresh_agent import __version__, log
 from refresh_agent.errors import ExitCode, RefreshAgentError
-from refresh_agent.redact import shown
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL")
 """WARN is os-refresh-config's word."""
@@ -54,22 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--force goes with --once")
     if arguments.once and arguments.command:
         parser.error(f"--once and {arguments.command} do not go together")
-    _set_up_log(arguments.log_level)
+    log.set_up(arguments.log_level)
     try:
         return _run(arguments)
     except RefreshAgentError as error:
         for line in str(error).splitlines():
-            _complain(f"error: {line}")
+            log.complain(f"error: {line}")
         return error.exit_code
     except Exception as error:  # the outermost edge: a fault of ours, told without a traceback
         logging.getLogger("refresh_agent").debug("internal error", exc_info=True)
-        _complain(f"internal error: {type(error).__name__}: {error}")
+        log.complain(f"internal error: {type(error).__name__}: {error}")
         return ExitCode.INTERNAL
-
-
-def _complain(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"refresh-agent: {shown(text)}\n")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -82,9 +75,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command:
         return int(_module(arguments.command).run(location, arguments))
     if arguments.once:
-        from refresh_agent.cli import once  # noqa: PLC0415
+        from refresh_agent.cli import loading, once  # noqa: PLC0415
 
-        return once.run(opts.load(location, os.environ), arguments)
+        return once.run(loading.load(location), arguments)
     # Until the daemon can act on it; its first refresh is what a HUP in these moments asks for.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from refresh_agent import service  # noqa: PLC0415
@@ -94,14 +87,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _module(name: str) -> Any:
     return importlib.import_module(f"refresh_agent.cli.{name.replace('-', '_')}")
-
-
-class _LogFormatter(logging.Formatter):
-    """One line a message, whatever it quotes: nobody else writes lines of this log, or steers a terminal."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        record.message = shown(record.message)
-        return super().formatMessage(record)
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -151,22 +136,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--log-level", choices=LOG_LEVELS, default=unset, help="default: INFO")
     parser.add_argument("--json", action="store_true", default=unset, help="print the result as JSON")
-
-
-def _set_up_log(level: str) -> None:
-    # Who reads the log may go away; that is no reason for anything else to fail.
-    logging.raiseExceptions = False
-    # What no line of this log shows need not be found out for each of them (Python's logging HOWTO).
-    logging._srcfile = None  # noqa: SLF001 - the documented way
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        _LogFormatter("%(asctime)s.%(msecs)03d %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    )
-    logging.getLogger().addHandler(handler)
-    logging.getLogger("refresh_agent").setLevel(level)
-    # It warns about its own threads when it is stopped.
-    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
 
 
 def _open_standard_streams() -> None:

@@ -89,6 +89,20 @@ class RetrySettings(NamedTuple):
     max_attempts: int
 
 
+class RunAtBoot(StrEnum):
+    """Whether the node's boot alone is a reason to run."""
+
+    ALWAYS = "always"
+    CHANGED = "changed"
+
+
+class LogFormat(StrEnum):
+    """TEXT: lines for people, or the fields of systemd's journal where that is who reads them."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Settings(NamedTuple):
     """The whole configuration, read once; a reload makes a new one. Times in seconds."""
 
@@ -106,6 +120,8 @@ class Settings(NamedTuple):
     keep_runs: int = 500
     keep_days: float = 90.0
     backup_cachedir: str = ""
+    run_at_boot: RunAtBoot = RunAtBoot.ALWAYS
+    log_format: LogFormat = LogFormat.TEXT
 
     @property
     def keeps_cache(self) -> bool:
@@ -192,13 +208,17 @@ ByteSink = Callable[[Stream, bytes], None]
 
 
 class Ending(StrEnum):
-    """How a process came to its end. CANCELLED: what ran beside it failed."""
+    """How a process came to its end. CANCELLED: what ran beside it failed.
+
+    HANDED_OVER: it has not. It has had systemd stop or restart the agent, and goes on without it.
+    """
 
     EXITED = "exited"
     TIMEOUT = "timeout"
     STOPPED = "stopped"
     CANCELLED = "cancelled"
     NOT_STARTED = "not started"
+    HANDED_OVER = "handed over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +227,7 @@ class Command:
 
     ``joined``: what it writes to standard error comes as standard output, so that its order is kept.
     ``kill_grace``: seconds between TERM and KILL, infinity for no KILL; None for the runner's. What it leaves
-    behind at its end has the runner's.
+    behind at its end has the runner's. ``outlives``: if it has the agent stopped, it goes on without it.
     """
 
     path: str
@@ -217,6 +237,7 @@ class Command:
     timeout: float = 0
     joined: bool = False
     kill_grace: float | None = None
+    outlives: bool = False
 
 
 class Exit(NamedTuple):
@@ -230,6 +251,11 @@ class Exit(NamedTuple):
     seconds: float
     detail: str = ""
     survivors: tuple[str, ...] = ()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing was wrong with it: the agent ends."""
+        return self.ending in {Ending.STOPPED, Ending.HANDED_OVER}
 
     @property
     def ok(self) -> bool:
@@ -355,11 +381,15 @@ class Quiesced(NamedTuple):
 
 
 class History(NamedTuple):
-    """What the journal knows before a decision. ``committed`` is None when no run ever succeeded."""
+    """What the journal knows before a decision. ``committed`` is None when no run ever succeeded.
+
+    ``booted``: the node has, since the newest run for documents began.
+    """
 
     committed: Fingerprints | None = None
     unfinished: Unfinished | None = None
     quiesced: Quiesced | None = None
+    booted: bool = False
 
 
 # --- databases -------------------------------------------------------------------------------------------

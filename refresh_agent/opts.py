@@ -13,10 +13,12 @@ from refresh_agent import collectors, files, option_values, source_opts, target_
 from refresh_agent.errors import ConfigError
 from refresh_agent.model import (
     CollectorSettings,
+    LogFormat,
     MetadataLimits,
     PhaseSettings,
     PollingSettings,
     RetrySettings,
+    RunAtBoot,
     Settings,
     Suspicious,
     TrustMode,
@@ -52,6 +54,25 @@ DEFAULT_OPTS = [
         default="/run/os-refresh-config.lock",
         help="File that is locked during a refresh; os-refresh-config uses the same, so the two never run "
         "at once.",
+    ),
+    cfg.StrOpt(
+        "run_at_boot",
+        default=RunAtBoot.ALWAYS,
+        choices=[
+            (RunAtBoot.ALWAYS, "the first refresh after the node's boot runs the hooks in any case"),
+            (RunAtBoot.CHANGED, "it does so only if something changed, or was left unfinished"),
+        ],
+        help="What a boot of the node means. Hooks may have set up what a boot undoes; where none has, they "
+        "need not run for it.",
+    ),
+    cfg.StrOpt(
+        "log_format",
+        default=LogFormat.TEXT,
+        choices=[
+            (LogFormat.TEXT, "plain lines; where systemd's journal reads them, entries with fields"),
+            (LogFormat.JSON, "a JSON object on each line, wherever it goes"),
+        ],
+        help="How the log is written to standard error.",
     ),
     cfg.MultiStrOpt(
         "collectors",
@@ -344,6 +365,8 @@ class _Reading:
             retry=RetrySettings(retry["initial"], retry["maximum"], retry["max_attempts"]),
             keep_runs=journal["keep_runs"],
             keep_days=journal["keep_days"],
+            run_at_boot=RunAtBoot(default["run_at_boot"]),
+            log_format=LogFormat(default["log_format"]),
             targets=tuple(target for target in databases if target is not None),
         )
 

@@ -43,19 +43,13 @@ class Request(NamedTuple):
 def decide(request: Request, documents: Fingerprints, history: History) -> Decision:
     """From what was collected, what was committed and what was left unfinished to what happens now."""
     changed = changed_names(history.committed or (), documents)
-    unfinished = history.unfinished
-    if unfinished is not None and unfinished.documents == documents:
-        return _again(request, changed, unfinished)
-    if unfinished is not None:
-        # Also when the metadata went back to what is committed: the node holds half of something else.
-        reason = (
-            f"changed since the run that did not succeed: {_listed(changed) or 'back to the last commit'}"
-        )
+    if history.unfinished is not None and history.unfinished.documents == documents:
+        return _again(request, changed, history.unfinished, booted=history.booted)
+    if reason := _news(changed, history):
         return Decision(Action.RUN, reason, _fresh(request.trigger), 1, changed)
-    if changed or history.committed is None:
-        new = history.committed is None
-        reason = "nothing was ever committed here" if new else f"changed: {_listed(changed)}"
-        return Decision(Action.RUN, reason, _fresh(request.trigger), 1, changed)
+    if history.booted:
+        # What hooks have set up outside of the disk is gone; the newest run is the last success here.
+        return Decision(Action.RUN, "the node has booted since the last success", _at_boot(request.trigger))
     if history.quiesced is not None:
         return activate(request, history.quiesced)
     if request.force or request.trigger is Trigger.SIGNAL:
@@ -80,19 +74,30 @@ def changed_names(before: Fingerprints, after: Fingerprints) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _again(request: Request, changed: tuple[str, ...], unfinished: Unfinished) -> Decision:
-    asked = _asked(request)
+def _news(changed: tuple[str, ...], history: History) -> str:
+    """What the documents have that was not run yet, in words; empty if there is nothing."""
+    if history.unfinished is not None:
+        # Also when the metadata went back to what is committed: the node holds half of something else.
+        return f"changed since the run that did not succeed: {_listed(changed) or 'back to the last commit'}"
+    if history.committed is None:
+        return "nothing was ever committed here"
+    return f"changed: {_listed(changed)}" if changed else ""
+
+
+def _again(request: Request, changed: tuple[str, ...], unfinished: Unfinished, *, booted: bool) -> Decision:
+    """``booted``: since the last attempt. That counts as if an operator had asked: as an attempt, once."""
+    asked = _asked(request) or booted
     if request.max_attempts and unfinished.failures >= request.max_attempts and not asked:
         reason = f"held after {unfinished.failures} attempts, until the metadata changes or an operator asks"
         return Decision(
             Action.HOLD, reason, request.trigger, unfinished.attempts, changed, unfinished.failures
         )
-    trigger = request.trigger if asked else Trigger.RETRY
     how = "was interrupted" if unfinished.interrupted else "was deferred" if unfinished.deferred else "failed"
+    since = ", and the node has booted since" if booted else ""
     return Decision(
         Action.RETRY,
-        f"the last attempt {how} {unfinished.where}",
-        trigger,
+        f"the last attempt {how} {unfinished.where}{since}",
+        _at_boot(request.trigger) if booted else request.trigger if asked else Trigger.RETRY,
         unfinished.attempts + 1,
         changed,
         unfinished.failures,
@@ -102,6 +107,11 @@ def _again(request: Request, changed: tuple[str, ...], unfinished: Unfinished) -
 def _asked(request: Request) -> bool:
     """By an operator: back-off and held are for what happens by itself."""
     return request.force or request.trigger in {Trigger.SIGNAL, Trigger.ONCE}
+
+
+def _at_boot(trigger: Trigger) -> Trigger:
+    """What comes first after a boot by itself is a start, also if it had to wait for the end of a pause."""
+    return Trigger.START if trigger in {Trigger.CHANGE, Trigger.RETRY} else trigger
 
 
 def _fresh(trigger: Trigger) -> Trigger:

@@ -15,6 +15,7 @@ from refresh_agent.errors import StateError
 from refresh_agent.model import StopSignal
 from refresh_agent.polling import Polling
 from refresh_agent.sources import Collected, Source
+from refresh_agent.systemd import PULSE
 from refresh_agent.wakeup import LONGEST_WAIT, Bell
 
 T = TypeVar("T")
@@ -208,8 +209,9 @@ class Pollers:
         until = time.monotonic() + seconds
         while any(poller.waited_for for poller in self._pollers) and not stop.requested:
             left = until - time.monotonic()
-            if left > 0 and wait_for((self._answers.fileno(), stop.fileno()), left):
-                self._answers.heard()
+            if left > 0:
+                if wait_for((self._answers.fileno(), stop.fileno()), min(left, PULSE.beat())):
+                    self._answers.heard()
                 continue
             for poller in self._pollers:
                 poller.excuse()

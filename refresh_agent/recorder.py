@@ -5,9 +5,10 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 
+from refresh_agent import log
 from refresh_agent.errors import StateError
 from refresh_agent.journal import Boundary, HookRecord, Journal, PhaseEnd, Run
-from refresh_agent.lines import Lines, Listener
+from refresh_agent.lines import Listener
 from refresh_agent.model import (
     Exit,
     Failure,
@@ -19,7 +20,8 @@ from refresh_agent.model import (
     StartedHook,
 )
 from refresh_agent.phases import order
-from refresh_agent.systemd import status
+from refresh_agent.phases.output import line_by_line
+from refresh_agent.systemd import PULSE
 
 LOG = logging.getLogger("refresh_agent")
 
@@ -59,7 +61,8 @@ class RunRecorder:
     def phase_began(self, phase: str, hooks: int) -> None:
         self.phases += phase != order.ERROR
         self._began[phase] = time.monotonic()
-        LOG.info("%s: begins, %d hook%s", phase, hooks, "" if hooks == 1 else "s")
+        text, about = "%s: begins, %d hook%s", log.of(phase=phase)
+        LOG.info(text, phase, hooks, "" if hooks == 1 else "s", extra=about)
         self._activated |= phase == order.MIGRATION  # it comes after post-configure
         if phase != self._told:
             self._boundary(phase)
@@ -68,14 +71,14 @@ class RunRecorder:
         seconds = time.monotonic() - self._began[phase]
         outcome = "done" if failure is None else "stopped" if failure.stopped else "failed"
         reason = "" if failure is None else f": {failure.reason}"
-        LOG.info("%s: %s after %.2f s%s", phase, outcome, seconds, reason)
+        LOG.info("%s: %s after %.2f s%s", phase, outcome, seconds, reason, extra=log.of(phase=phase))
         self._over = PhaseEnd(phase, outcome)
         if phase == order.ERROR:
             self._boundary()
 
     def databases_begin(self) -> None:
         """They may take hours, in which all phases are over."""
-        status("migrating databases")
+        PULSE.doing("migrating databases", f"attempt {self._attempt}")
         self._activated = True
         self._boundary()
 
@@ -88,11 +91,14 @@ class RunRecorder:
     def hooks_changed(self, events: Sequence[HookEvent]) -> None:
         for event in events:
             if isinstance(event, StartedHook):
-                LOG.info("%s/%s: begins", event.phase, event.hook)
-                status(f"running {event.phase}: {event.hook}, attempt {self._attempt}")
+                about = log.of(phase=event.phase, hook=event.hook)
+                LOG.info("%s/%s: begins", event.phase, event.hook, extra=about)
             else:
                 self._log_end(event)
         records = [self._record(event) for event in events]
+        if running := [record.started for record in self._running.values()]:
+            names = ", ".join(started.hook for started in running)
+            PULSE.doing(f"running {running[0].phase}: {names}", f"attempt {self._attempt}")
         with reported():
             self._journal.record_hooks(self._run, records)
 
@@ -110,22 +116,27 @@ class RunRecorder:
         self.hooks += started.phase != order.ERROR
         level = logging.INFO if ended.ok else logging.ERROR
         words = "done" if ended.ok else ended.detail or f"failed with status {ended.status}"
-        LOG.log(level, "%s/%s: %s after %.2f s", started.phase, started.hook, words, ended.seconds)
+        where, about = f"{started.phase}/{started.hook}", log.of(phase=started.phase, hook=started.hook)
+        LOG.log(level, "%s: %s after %.2f s", where, words, ended.seconds, extra=about)
         if ended.survivors:
             left = ", ".join(ended.survivors)
-            LOG.warning("%s/%s: left running in the background: %s", started.phase, started.hook, left)
+            LOG.warning("%s: left running in the background: %s", where, left, extra=about)
 
     def listener(self, phase: str, hook: str) -> Listener:
-        return self._listener or Lines(lambda _stream, text: LOG.info("%s/%s| %s", phase, hook, text))
+        return self._listener or line_by_line(self.run_id, phase, hook)
 
     def sourcing(self, phase: str, path: str) -> None:
-        LOG.debug("%s: reads %s", phase, path)
+        LOG.debug("%s: reads %s", phase, path, extra=log.of(phase=phase))
 
     def note(self, phase: str, text: str) -> None:
-        LOG.info("%s%s%s", phase, ": " if phase else "", text)
+        LOG.info("%s%s%s", phase, ": " if phase else "", text, extra=log.of(phase=phase))
 
     def warn(self, phase: str, text: str) -> None:
-        LOG.warning("%s: %s", phase, text)
+        LOG.warning("%s: %s", phase, text, extra=log.of(phase=phase))
+
+    def database(self, level: int, target: str, text: str) -> None:
+        """``text`` has the name of ``target`` in front, which is empty if it is about several."""
+        LOG.log(level, "%s: %s", order.MIGRATION, text, extra=log.of(phase=order.MIGRATION, target=target))
 
     def worker_began(self, hook_id: str, pid: int, timeout: float) -> None:
         with reported():
@@ -137,11 +148,12 @@ class RunRecorder:
 
     def migrated(self, result: MigrationResult) -> None:
         if result.ok:
-            way = " -> ".join(dict.fromkeys((result.before, result.after)))
-            LOG.info("migration: %s: %s, %s after %.2f s", result.target, way, result.outcome, result.seconds)
+            level, way = logging.INFO, " -> ".join(dict.fromkeys((result.before, result.after)))
+            text = f"{result.target}: {way}, {result.outcome} after {result.seconds:.2f} s"
         else:
             level = logging.WARNING if result.outcome is MigrationOutcome.DEFERRED else logging.ERROR
-            LOG.log(level, "migration: %s (%s after %.2f s)", result.message, result.outcome, result.seconds)
+            text = f"{result.message} ({result.outcome} after {result.seconds:.2f} s)"
+        self.database(level, result.target, text)
         with reported():
             self._journal.migrated(self._run, result)
 

@@ -120,13 +120,22 @@ class Masker:
         self.learn(secrets)
 
     def learn(self, secrets: Iterable[str]) -> None:
-        named = {form for secret in set(secrets) for form in forms(secret)}
+        self._add({form for secret in set(secrets) for form in forms(secret)})
+
+    def _add(self, named: set[bytes]) -> None:
         new = named - self._known.keys()
         self._known.update(dict.fromkeys(named, self._run))
         for form in new:
             self._shortest = min(self._shortest, len(form))
             self.longest = max(self.longest, len(form))
             _hold(form, self._holders)
+
+    def known(self) -> list[str]:
+        """All that is masked, for ``recall`` in another process; latin-1, since it need not be a text."""
+        return [form.decode("latin-1") for form in tuple(self._known)]
+
+    def recall(self, known: Iterable[str]) -> None:
+        self._add({form.encode("latin-1") for form in known})
 
     def next_run(self) -> None:
         """A run begins, and names its secrets next. For where secrets change with every run."""

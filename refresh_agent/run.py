@@ -1,13 +1,14 @@
 """One run: from its beginning in the journal, through the phases and the databases, to its commit."""
 
 import contextlib
+import functools
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from refresh_agent import cache, config_files, metadata
+from refresh_agent import cache, config_files, log, metadata
 from refresh_agent.errors import StateError
 from refresh_agent.journal import Journal, Run
 from refresh_agent.lines import Listener
@@ -112,26 +113,27 @@ def _carry_out(work: Work, purpose: "_Refresh", decision: Decision, history: His
     present = order.present(work.settings.phases.base_dir, (order.PRE_CONFIGURE,))
     quiesces = order.PRE_CONFIGURE if present else ""
     run = work.journal.begin(decision, purpose.fingerprints, quiesces=quiesces)
-    words = (run.run_id[:8], decision.trigger, decision.attempt, decision.reason)
-    LOG.info("run %s begins (%s, attempt %d): %s", *words)
-    recorder = RunRecorder(work.journal, run, decision.attempt, work.listener)
-    try:
-        named = purpose.config_files()
-    except StateError:
-        with reported():
-            work.journal.forget(run)  # nothing of it has happened
-        raise
-    run_env = {**named, **_run_environment(run, decision, history)}
-    job = _job(work, run, run_env, recorder)
-    outcome, failure, migrations = _phases_then_databases(work, job, recorder)
-    activated = failure is None or recorder.activated
-    held = purpose.is_held(outcome, decision)
-    if failure is None:
-        outcome, failure = purpose.succeeded(run)
-    else:
-        _fail(job, recorder, (outcome, failure), held=held)
-        # Where that is not recorded, the run counts as interrupted, and is made again.
-        held &= recorder.told_failure
+    with log.about(run.run_id):
+        words = (run.run_id[:8], decision.trigger, decision.attempt, decision.reason)
+        LOG.info("run %s begins (%s, attempt %d): %s", *words)
+        recorder = RunRecorder(work.journal, run, decision.attempt, work.listener)
+        try:
+            named = purpose.config_files()
+        except StateError:
+            with reported():
+                work.journal.forget(run)  # nothing of it has happened
+            raise
+        run_env = {**named, **_run_environment(run, decision, history)}
+        job = _job(work, run, run_env, recorder)
+        outcome, failure, migrations = _phases_then_databases(work, job, recorder)
+        activated = failure is None or recorder.activated
+        held = purpose.is_held(outcome, decision)
+        if failure is None:
+            outcome, failure = purpose.succeeded(run)
+        else:
+            _fail(job, recorder, (outcome, failure), held=held)
+            # Where that is not recorded, the run counts as interrupted, and is made again.
+            held &= recorder.told_failure
     seconds = time.monotonic() - began
     quiesced = (present or history.quiesced is not None) and not activated
     counts = (recorder.phases, recorder.hooks)
@@ -281,8 +283,8 @@ def _migrate(work: Work, job: execute.Job, recorder: RunRecorder) -> tuple[Migra
         mask=job.mask,
         env=job.env,
         trust=work.settings.phases.trust,
-        log=lambda text: recorder.note(order.MIGRATION, text),
-        warn=lambda text: recorder.warn(order.MIGRATION, text),
+        log=functools.partial(recorder.database, logging.INFO),
+        warn=functools.partial(recorder.database, logging.WARNING),
         began=recorder.worker_began,
         ended=recorder.worker_ended,
     )

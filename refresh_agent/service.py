@@ -29,16 +29,18 @@ with imports.lightly({"asyncio", "dateutil.tz", "xmlrpc.client"}):
 
     from oslo_service import service
 
-from refresh_agent import systemd
+from refresh_agent import keeper, log, systemd
 from refresh_agent.backoff import Backoff
 from refresh_agent.cycle import EDGES, Cycle, Edges, Result
 from refresh_agent.errors import ConfigError, ExitCode, LockedError, RefreshAgentError, StateError
 from refresh_agent.journal_file import since_boot
 from refresh_agent.model import Settings, Trigger
+from refresh_agent.phases import cgroup
 from refresh_agent.phases.family import reap_orphans
 from refresh_agent.plan import Request
 from refresh_agent.presence import Presence
 from refresh_agent.quiescence import Quiescence
+from refresh_agent.redact import Masker
 from refresh_agent.triggers import Watcher, scan
 from refresh_agent.wakeup import Stop, Wakeup
 
@@ -135,10 +137,13 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         self.wakeup = Wakeup(stop)
         self._watcher = means.watcher(lambda: self.wakeup.because(Trigger.CHANGE))
         self._presence = Presence()
+        self._mask = Masker()
         self._ended = threading.Event()
         self.error: RefreshAgentError | None = None
         self._digest = configuration.digest()
-        self._use(configuration.load())
+        settings = configuration.load()
+        log.use(settings.log_format)  # for what may be wrong with the rest, too
+        self._use(settings)
         self._errors = 0
         self._looked = 0.0
         self._scanned: object = None
@@ -158,7 +163,8 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             LOG.debug("internal error", exc_info=True)
             self.error = RefreshAgentError(f"internal error: {type(error).__name__}: {error}")
         finally:
-            systemd.notify("STOPPING=1", "STATUS=stopping")
+            systemd.stopping("nothing runs any more", 0)
+            keeper.leave_behind(self._mask, self._settings.log_format)
             self._presence.end()
             self._watcher.close()
             self._ended.set()
@@ -176,10 +182,11 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
 
     def _use(self, settings: Settings) -> None:
         """Raises ConfigError or StateError, and then what was used before still is."""
-        cycle = Cycle(settings, self._stop, self._means.edges)
+        cycle = Cycle(settings, self._stop, self._means.edges, self._mask)
         cycle.prepare()
         self._cycle = cycle
         self._settings = settings
+        log.use(settings.log_format)
         retry = settings.retry
         self._timers = Timers(
             Quiescence(settings.quiet, settings.max_wait),
@@ -192,9 +199,10 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
 
     def _live(self) -> None:
         LOG.info("refresh-agent starts: collectors %s", _names(self._settings))
-        systemd.notify("READY=1", "STATUS=starting the first refresh")
         self._presence.begin(self._settings.state_dir)
-        self._presence.tell("starting the first refresh")
+        self._watcher.watch(self._watched())
+        systemd.notify("READY=1")
+        self._status("starting the first refresh")
         self._splay()
         self._poll()
         self._refresh(Trigger.START)
@@ -210,7 +218,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
         if seconds:
             text = f"the first refresh is in {seconds:.1f} s ([DEFAULT] splay)"
             LOG.info("%s", text)
-            self._presence.tell(text)
+            self._status(text)
             self.wakeup.wait(seconds)
 
     def _turn(self, reasons: set[Trigger]) -> None:
@@ -263,6 +271,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
     def _rescan(self, moment: float) -> None:
         """Look for what the kernel did not report, and bury what hooks have left behind and has ended."""
         reap_orphans()
+        cgroup.sweep()
         watched = self._watched()
         self._timers = self._timers._replace(rescan=moment + self._settings.polling.interval)
         self._watcher.watch(watched)
@@ -319,6 +328,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             lock=None,
             look=None,
         )
+        systemd.PULSE.doing("refreshing")
         self._presence.tell("refreshing")
         # Before the content is read: a change after this is a change from what is read now.
         self._watcher.watch(self._watched())
@@ -363,7 +373,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             level = LEVELS.get(result.exit_code, logging.ERROR)
             asked = decision is not None and decision.trigger is Trigger.SIGNAL
             if asked or result.summary != self._last_told:
-                LOG.log(level, "%s", result.summary)
+                LOG.log(level, "%s", result.summary, extra=log.of(run_id=result.run_id))
             self._last_told = result.summary
         else:
             LOG.log(
@@ -398,7 +408,7 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
 
     def _status(self, text: str, seconds: float | None = None) -> None:
         """What it does now, for systemctl and for ``refresh-agent status``. ``seconds``: as in Presence."""
-        systemd.status(text)
+        systemd.PULSE.done(text)
         self._presence.tell(text, seconds)
 
     def _back_off(self, failures: int, at_least: float = 0) -> float:

@@ -8,8 +8,10 @@ import contextlib
 import os
 import select
 import threading
+import time
 
 from refresh_agent.model import Trigger
+from refresh_agent.systemd import PULSE
 
 LONGEST_WAIT = 86400.0
 """Seconds; the kernel refuses what is too long, and whoever waits for longer looks again in between."""
@@ -80,9 +82,14 @@ class Wakeup:
 
     def wait(self, seconds: float) -> set[Trigger]:
         """The reasons since the last call; empty when ``seconds`` or a day passed or a stop was requested."""
-        # select and not poll, which counts in whole milliseconds and rounds up.
-        timeout = min(max(0.0, seconds), LONGEST_WAIT)
-        ready, _, _ = select.select((self._event, self._stop.fileno()), (), (), timeout)
+        until = time.monotonic() + min(max(0.0, seconds), LONGEST_WAIT)
+        while True:
+            left, beat = until - time.monotonic(), PULSE.beat()
+            # select and not poll, which counts in whole milliseconds and rounds up.
+            timeout = max(0.0, min(left, beat))
+            ready, _, _ = select.select((self._event, self._stop.fileno()), (), (), timeout)
+            if ready or left <= beat:
+                break
         if not ready or self._stop.requested:
             return set()
         # First the event, then the reasons: one that comes in between only wakes once for nothing.

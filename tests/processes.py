@@ -4,11 +4,13 @@ import contextlib
 import os
 import pathlib
 
+PROC = pathlib.Path("/proc")
 
-def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie does not."""
+
+def alive(pid: int, proc: pathlib.Path = PROC) -> bool:
+    """Whether the process runs; a zombie does not. ``proc``: where the pid is this number."""
     try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
     return state not in "ZX"

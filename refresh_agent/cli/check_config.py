@@ -1,9 +1,9 @@
 """``refresh-agent check-config``: what the daemon would say of its configuration."""
 
 import argparse
-import os
 
 from refresh_agent import opts
+from refresh_agent.cli.loading import load
 from refresh_agent.cli.output import say, say_json
 from refresh_agent.errors import ConfigError, ExitCode
 from refresh_agent.option_values import is_os_collect_configs
@@ -15,7 +15,7 @@ def run(location: opts.Location, arguments: argparse.Namespace) -> int:
     paths: list[str] = []
     try:
         paths = location.files()
-        opts.load(location, os.environ)
+        load(location)
     except ConfigError as error:
         problems = str(error).splitlines()
     if arguments.json:

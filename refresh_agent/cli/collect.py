@@ -6,6 +6,7 @@ import logging
 import os
 
 from refresh_agent import metadata, opts
+from refresh_agent.cli.loading import load
 from refresh_agent.cli.output import say
 from refresh_agent.errors import ConfigError, ExitCode
 from refresh_agent.pollers import side_by_side
@@ -27,7 +28,7 @@ def run(location: opts.Location, arguments: argparse.Namespace) -> int:
     """
     if arguments.show_secrets and os.geteuid() != 0:
         raise ConfigError("--show-secrets is for root: it shows every password that the node gets")
-    settings = opts.load(location, os.environ)
+    settings = load(location)
     sources = Sources(settings.state_dir, settings.collectors, settings.limits)
     seen = side_by_side([source.peek for source in sources], Stop())
     mask = Masker(secret for entry in settings.collectors for secret in entry.secrets)

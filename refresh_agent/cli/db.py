@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from refresh_agent import databases, opts
+from refresh_agent import databases, log, opts
 from refresh_agent.cli import db_text
+from refresh_agent.cli.loading import load
 from refresh_agent.cli.output import say, say_json
 from refresh_agent.cli.stopping import stop_on_signals
 from refresh_agent.db.worker import protocol
@@ -98,7 +99,7 @@ def run(location: opts.Location, arguments: argparse.Namespace) -> int:
     """0, or 4 if it failed, was refused, or ``check`` has found something; 11 if somebody else holds the
     lock; 128+N if signal N came before the end.
     """
-    settings = opts.load(location, os.environ)
+    settings = load(location)
     action = ACTIONS[arguments.action]
     targets = _chosen(settings.targets, action, arguments)
     by_hand = f"hand{os.urandom(2).hex()}"  # in place of a run's id, for whoever has to wait
@@ -141,8 +142,8 @@ def _means(phases: PhaseSettings, stop: Stop, mask: Masker) -> databases.Means:
         mask=mask,
         env=inherited(os.environ),
         trust=phases.trust,
-        log=lambda text: LOG.info("%s", text),
-        warn=lambda text: LOG.warning("%s", text),
+        log=lambda target, text: LOG.info("%s", text, extra=log.of(target=target)),
+        warn=lambda target, text: LOG.warning("%s", text, extra=log.of(target=target)),
     )
 
 
@@ -150,7 +151,8 @@ def _tell(action: Action, results: Sequence[MigrationResult], mask: Masker, *, a
     for result in results:
         if not result.ok:
             level = logging.WARNING if result.outcome is MigrationOutcome.DEFERRED else logging.ERROR
-            LOG.log(level, "%s (%s)", mask(result.message), result.outcome)
+            about = log.of(target=result.target)
+            LOG.log(level, "%s (%s)", mask(result.message), result.outcome, extra=about)
     if as_json:
         say_json([_as_json(result) for result in results])
         return

@@ -2,12 +2,12 @@
 
 import argparse
 import logging
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from refresh_agent import lock, opts, pause, standing
+from refresh_agent.cli.loading import load
 from refresh_agent.cli.output import iso, say, say_json
 from refresh_agent.errors import ConfigError, ExitCode, StateError
 from refresh_agent.model import Settings
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(location: opts.Location, arguments: argparse.Namespace) -> int:
     """0, or 2 without a reason. What goes on all the same, or stays as it is, is warned of."""
     reason = _reason(arguments.reason)
-    settings = opts.load(location, os.environ)
+    settings = load(location)
     replaced = pause.read(settings.state_dir)
     pause.begin(settings.state_dir, reason, time.time())
     warnings = list(_warnings(settings))

@@ -1,9 +1,9 @@
 """``refresh-agent resume``: the end of ``refresh-agent pause``."""
 
 import argparse
-import os
 
 from refresh_agent import opts, pause
+from refresh_agent.cli.loading import load
 from refresh_agent.cli.output import say, say_json
 from refresh_agent.cli.pause import as_json
 from refresh_agent.errors import ExitCode
@@ -12,7 +12,7 @@ from refresh_agent.redact import shown
 
 def run(location: opts.Location, arguments: argparse.Namespace) -> int:
     """0, whether or not anything was paused. A daemon refreshes at once."""
-    state_dir = opts.load(location, os.environ).state_dir
+    state_dir = load(location).state_dir
     ended = pause.read(state_dir)
     pause.end(state_dir)
     if arguments.json:

@@ -5,8 +5,9 @@ import contextlib
 import logging
 import os
 
-from refresh_agent import lock, opts
+from refresh_agent import lock, log, opts
 from refresh_agent.cli import once
+from refresh_agent.cli.loading import load
 from refresh_agent.cli.output import say, say_json
 from refresh_agent.cli.passing_on import PassedOn, one_place
 from refresh_agent.cli.stopping import stop_on_signals
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(location: opts.Location, arguments: argparse.Namespace) -> int:
     """The run's exit code, or 128+N if signal N kept it from its end."""
-    settings = _changed(opts.load(location, os.environ), arguments)
+    settings = _changed(load(location), arguments)
     if arguments.print_base:
         _print(settings.phases.base_dir, as_json=arguments.json)
         return ExitCode.OK
@@ -41,11 +42,12 @@ def run(location: opts.Location, arguments: argparse.Namespace) -> int:
     with once.told_as_json(arguments), _lock(arguments.lockfile, settings):
         # Standard output is the hooks', as it was os-refresh-config's, unless it is for the result.
         listener = None if arguments.json else PassedOn()
-        result = cycle.run_phases(listener, joined=listener is None or one_place())
+        joined = one_place() if listener else not log.tells_streams()
+        result = cycle.run_phases(listener, joined=joined)
     if arguments.json:
         say_json(once.as_json(result))
     else:
-        LOG.log(_level(result, settings), result.summary)
+        LOG.log(_level(result, settings), result.summary, extra=log.of(run_id=result.run_id))
     return once.exit_code(result, stop)
 
 

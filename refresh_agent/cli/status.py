@@ -11,6 +11,7 @@ from typing import Any
 
 from refresh_agent import health, lock, opts, pause, presence, seen, standing
 from refresh_agent.cli import status_text
+from refresh_agent.cli.loading import load
 from refresh_agent.cli.output import iso, say, say_json
 from refresh_agent.cli.pause import as_json as pause_as_json
 from refresh_agent.errors import StateError
@@ -21,7 +22,7 @@ from refresh_agent.standing import RunSeen, Standing
 
 def run(location: opts.Location, arguments: argparse.Namespace) -> int:
     """The judgement's exit code: 0 healthy, 1 failing, quiesced or held, 3 stale, 5 unknown, 6 paused."""
-    settings, now = opts.load(location, os.environ), time.time()
+    settings, now = load(location), time.time()
     try:
         facts = gather(settings, now)
     except StateError as error:

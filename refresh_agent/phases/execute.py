@@ -230,7 +230,9 @@ class _Phase:
             self._is_to_be_told(refused)
             return _failure(refused)
         budget = self._tightest_budget()
-        command = Command(path, (path,), env, timeout=budget.timeout(), joined=self._job.joined)
+        command = Command(
+            path, (path,), env, timeout=budget.timeout(), joined=self._job.joined, outlives=True
+        )
         output = self._output(hook)
         process = self._job.runner.start(command, self._after_what_is_untold(output))
         started = StartedHook(self._phase, hook, hook_id, process.pid, birth(process.pid))
@@ -247,7 +249,8 @@ class _Phase:
         process, how = ended
         hook = self._running.pop(process)
         hook.output.flush()
-        how = how._replace(survivors=tuple(map(self._job.mask, how.survivors)))
+        mask = self._job.mask
+        how = how._replace(survivors=tuple(map(mask, how.survivors)), detail=mask(how.detail))
         result = HookResult(hook.started, _explained(how, hook.budget), hook.output.tail.bytes())
         self._is_to_be_told(result)
         return result
@@ -352,4 +355,4 @@ def _failure(result: HookResult) -> Failure | None:
     if ended.ok:
         return None
     reason = ended.detail or f"failed with status {ended.status}"
-    return Failure(started.phase, started.hook, ended.status, reason, ended.ending is Ending.STOPPED)
+    return Failure(started.phase, started.hook, ended.status, reason, ended.stopped)

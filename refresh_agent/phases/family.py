@@ -2,7 +2,8 @@
 
 The agent is the subreaper of what it starts, so whatever a hook leaves behind becomes the agent's child and
 can be found: what has the hook's session, what descends from it, and orphans whose environment carries its
-REFRESH_AGENT_HOOK_ID.
+REFRESH_AGENT_HOOK_ID. Where hooks have control groups, also what is in the hook's, which nothing leaves by
+itself.
 """
 
 import contextlib
@@ -13,7 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from refresh_agent.marks import HOOK_ID
+from refresh_agent.phases import cgroup
 from refresh_agent.redact import printable
+from refresh_agent.systemd import PULSE
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks at whether processes that were asked to end are gone."""
@@ -35,15 +38,18 @@ class Family:
     environment.
     """
 
-    def __init__(self, leader: int, hook_id: str) -> None:
+    def __init__(self, leader: int, hook_id: str, group: cgroup.Group | None = None) -> None:
         self._leader = leader
         self._hook_id = hook_id
+        self._group = group
         self._memory = _Memory()
 
     def members(self) -> set[int]:
         """The pids that live now, zombies left out."""
         table = process_table()
         members = {pid for pid, entry in table.items() if entry.session == self._leader}
+        if self._group:
+            members |= self._group.pids() & table.keys()
         members |= {
             pid
             for pid, entry in table.items()
@@ -53,8 +59,14 @@ class Family:
             members.add(self._leader)
         return self._memory.with_those_seen(members, table)
 
+    def lives(self) -> bool:
+        """Whether there are any; also those that no look finds, since each time they are others."""
+        return bool(self.members()) or (self._group is not None and self._group.populated)
+
     def signal(self, number: signal.Signals) -> None:
         self.members()
+        if self._group and number == signal.SIGKILL:
+            self._group.kill()
         _signal(self._memory.seen, number)
 
     def survivors(self) -> tuple[str, ...]:
@@ -123,8 +135,9 @@ def _reap_behind_our_own() -> None:
 class Leftovers(NamedTuple):
     """What to look for of hooks whose agent is gone: never a stranger's.
 
-    ``is_left`` is asked of the mark in a process's environment. ``leaders``: pids of hooks and when they
-    began, since pids are given again; a process may overwrite its environment, but not that.
+    ``is_left`` is asked of the mark in a process's environment and of that of its control group. ``leaders``:
+    pids of hooks and when they began, since pids are given again; a process may overwrite its environment,
+    but not that.
     """
 
     is_left: Callable[[str], bool]
@@ -133,7 +146,7 @@ class Leftovers(NamedTuple):
     def find(self, memory: "_Memory | None" = None) -> set[int]:
         """The pids: with what shares a session with one, and what descends from them."""
         table = process_table()
-        found = {pid for pid in table if (mark := _mark(pid)) and self.is_left(mark)}
+        found = {pid for pid in table if any(map(self.is_left, _marks(pid)))}
         births = {pid: birth(pid) for pid, _ in self.leaders}
         sessions = {table[pid].session for pid in found}
         sessions |= {pid for pid, began in self.leaders if births[pid] == began}
@@ -155,12 +168,15 @@ def end_leftovers(leftovers: Leftovers, grace: float) -> tuple[int, ...]:
     kill = time.monotonic() + grace
     nothing = 0
     while time.monotonic() < kill + UNKILLABLE:
-        left = leftovers.find(memory)
-        nothing = 0 if left else nothing + 1
+        PULSE.beat()
+        left, groups = leftovers.find(memory), cgroup.populated(leftovers.is_left)
+        nothing = 0 if left or groups else nothing + 1
         if nothing == SURE:
             break
         _signal({pid: memory.seen[pid] for pid in left - found}, signal.SIGTERM)
         if time.monotonic() >= kill:
+            for group in groups:
+                group.kill()
             _signal({pid: memory.seen[pid] for pid in left}, signal.SIGKILL)
         found |= left
         time.sleep(LOOK_AGAIN)
@@ -209,6 +225,13 @@ def _with_descendants(members: set[int], table: Mapping[int, Entry]) -> set[int]
     while more := {pid for pid, entry in table.items() if entry.parent in members} - members:
         members = members | more
     return members
+
+
+def _marks(pid: int) -> Iterator[str]:
+    """In its environment, and of the groups that it is in."""
+    if mark := _mark(pid):
+        yield mark
+    yield from cgroup.hook_ids_of(pid)
 
 
 def _mark(pid: int) -> str:

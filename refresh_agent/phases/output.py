@@ -1,13 +1,23 @@
 """What becomes of a hook's output: secrets are masked, its end is kept, a listener hears the rest."""
 
+import logging
 import threading
 
-from refresh_agent.lines import Listener
+from refresh_agent import log
+from refresh_agent.lines import Lines, Listener
 from refresh_agent.model import Stream
 from refresh_agent.redact import MaskedStream, Masker
 
+LOG = logging.getLogger("refresh_agent")
+
 MOST_HELD = 2**20
 """Bytes."""
+
+
+def line_by_line(run_id: str, phase: str, hook: str) -> Lines:
+    """The listener that tells the log what this hook says; in any thread, so that it has to know the run."""
+    about = {stream: log.of(run_id=run_id, phase=phase, hook=hook, stream=stream) for stream in Stream}
+    return Lines(lambda stream, text: LOG.info("%s/%s| %s", phase, hook, text, extra=about[stream]))
 
 
 class Output:

@@ -6,19 +6,19 @@ kept short: everything else a caller can do while the next one runs.
 
 import contextlib
 import errno
-import fcntl
 import functools
 import os
 import select
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple, overload
 
+from refresh_agent import systemd
 from refresh_agent.marks import HOOK_ID
 from refresh_agent.model import ByteSink, Command, Ending, Exit, StopSignal, Stream
+from refresh_agent.phases import cgroup, handover
 from refresh_agent.phases.family import (
     LOOK_AGAIN,
     UNKILLABLE,
@@ -26,9 +26,10 @@ from refresh_agent.phases.family import (
     become_subreaper,
     reap_orphans,
 )
+from refresh_agent.phases.handover import RECENT, Call, Watch
+from refresh_agent.phases.pipes import Pipe
 from refresh_agent.redact import shown
 
-CHUNK = 65536
 LONGEST_POLL = 86400.0
 """Seconds; a poll refuses more than 24 days."""
 
@@ -57,18 +58,24 @@ class Process:
         self.began = time.monotonic()
         self.pid = 0
         self.pidfd = -1
-        self.outputs: dict[int, _Output] = {}
+        self.outputs: dict[int, Pipe] = {}
         self.status = 0
         self.detail = ""
         self.due = self.began + command.timeout if command.timeout else float("inf")
         self.ending = Ending.TIMEOUT
         self.why = f"ran longer than {command.timeout:.3g} s and was ended" if command.timeout else ""
         self.kill_at: float | None = None
+        self.call: Call | None = None
+        self.group: cgroup.Group | None = None
+
+    @property
+    def hook_id(self) -> str:
+        return self.command.env.get(HOOK_ID, "")
 
     @functools.cached_property
     def family(self) -> Family:
         """The same at each look: it remembers whom it has seen."""
-        return Family(self.pid, self.command.env.get(HOOK_ID, ""))
+        return Family(self.pid, self.hook_id, self.group)
 
     @property
     def buried(self) -> bool:
@@ -80,6 +87,17 @@ class Process:
         self.status = 128 - code if code < 0 else code
         self.detail = f"was ended by signal {-code}" if code < 0 else ""
         self.let_go()
+
+    @property
+    def may_outlive_us(self) -> bool:
+        return self.command.outlives and not self.buried and self.kill_at is None
+
+    def wants_our_end(self, watch: Watch) -> bool:
+        """Whether it asks, or has just asked, systemd to stop or restart the agent."""
+        if not self.may_outlive_us:
+            return False
+        self.call = watch.look(self.family.members()) or self.call
+        return self.call is not None and time.monotonic() - self.call.at < RECENT
 
     def let_go(self) -> None:
         os.close(self.pidfd)
@@ -102,6 +120,12 @@ class ProcessRunner:
         self._waited_for: dict[int, Process] = {}
         self._poll = select.poll()
         self._poll.register(stop.fileno(), select.POLLIN)
+        self._watch = handover.watch()
+        if self._watch.fileno() >= 0:
+            self._watch.forget()
+            self._poll.register(self._watch.fileno(), select.POLLIN)
+        self._own_group = cgroup.own()
+        cgroup.sweep()
         become_subreaper()
         withhold_descriptors()
 
@@ -118,8 +142,10 @@ class ProcessRunner:
             self._ended.append((process, Exit(143, Ending.STOPPED, 0.0, "the agent is stopping")))
             return process
         try:
-            _spawn(process, sink)
+            self._spawn_in_group(process, sink)
         except OSError as error:
+            if process.group:
+                process.group.remove()
             status = 126 if error.errno == errno.EACCES else 127
             why = _why_not_started(command.path, error)
             self._ended.append((process, Exit(status, Ending.NOT_STARTED, 0.0, why)))
@@ -129,6 +155,13 @@ class ProcessRunner:
             self._waited_for[descriptor] = process
             self._poll.register(descriptor, select.POLLIN)
         return process
+
+    def _spawn_in_group(self, process: Process, sink: ByteSink) -> None:
+        if self._own_group is None:
+            _spawn(process, sink)
+            return
+        with self._own_group.for_hook(process.hook_id) as process.group:
+            _spawn(process, sink)
 
     @overload
     def next_ended(self) -> tuple[Process, Exit]: ...
@@ -172,15 +205,18 @@ class ProcessRunner:
             raise
 
     def _milliseconds(self, until: float | None) -> float | None:
-        due = min(process.due for process in self._running)
+        now = time.monotonic()
+        due = min(now + systemd.PULSE.beat(), *(process.due for process in self._running))
         due = due if until is None else min(due, until)
         if due == float("inf"):
             return None
-        return min(max(0.0, due - time.monotonic()), LONGEST_POLL) * 1000
+        return min(max(0.0, due - now), LONGEST_POLL) * 1000
 
     def _serve(self, descriptor: int) -> None:
         process = self._waited_for.get(descriptor)
-        if process is None:
+        if descriptor == self._watch.fileno():
+            self._heed()
+        elif process is None:
             self._stop_all()
         elif descriptor == process.pidfd:
             self._forget(descriptor)
@@ -196,9 +232,41 @@ class ProcessRunner:
     def _stop_all(self) -> None:
         self._poll.unregister(self._stop.fileno())
         grace = self._grace.stop
+        names = ", ".join(process.command.path for process in self._running)
+        if any(process.wants_our_end(self._watch) for process in self._running):
+            systemd.stopping(f"{names} is left to the next agent", 0)
+            self._hand_over()
+        if not self._running:
+            return
+        most = max(self._kill_grace(process) for process in self._running)
+        longest = grace + (most if most < float("inf") else self._grace.kill) + UNKILLABLE
+        systemd.stopping(f"{names} may take {grace:g} s to end", longest)
         detail = f"the agent is stopping and {grace:g} s were not enough; it was ended"
         for process in self._running:
             process.end_by(time.monotonic() + grace, Ending.STOPPED, detail)
+
+    def _heed(self) -> None:
+        """Somebody has called systemctl, just now: was it one of ours, and does it want the agent's end?"""
+        self._watch.forget()
+        for _ in range(handover.LOOKS):
+            if any(process.wants_our_end(self._watch) for process in self._running) or self._stop.requested:
+                return
+            time.sleep(handover.PAUSE)
+
+    def _hand_over(self) -> None:
+        """To the next agent: what runs goes on without this one, and so does all that runs beside it."""
+        for process in [process for process in self._running if process.may_outlive_us]:
+            self._running.remove(process)
+            self._forget(process.pidfd)
+            process.let_go()
+            for descriptor, output in process.outputs.items():
+                self._forget(descriptor)
+                output.let_go()
+            process.outputs.clear()
+            why = f"it has called {process.call.text!r}" if process.call else "with what runs beside it"
+            detail = f"is left to the next agent ({why})"
+            seconds = time.monotonic() - process.began
+            self._ended.append((process, Exit(143, Ending.HANDED_OVER, seconds, detail)))
 
     def _advance(self, process: Process, now: float) -> None:
         """TERM to all that belongs to a process whose time is up, the grace, then KILL until nothing is left.
@@ -210,8 +278,9 @@ class ProcessRunner:
                 self._finish(process, Ending.EXITED)
                 return
             process.kill_at = now + self._kill_grace(process)
+            systemd.PULSE.doing(f"ending {process.command.path}", process.why)
             process.family.signal(signal.SIGTERM)
-        elif now >= process.kill_at + UNKILLABLE or (process.buried and not process.family.members()):
+        elif now >= process.kill_at + UNKILLABLE or (process.buried and not process.family.lives()):
             self._finish(process, process.ending)
             return
         elif now >= process.kill_at:
@@ -236,6 +305,8 @@ class ProcessRunner:
             output.let_go()
         process.outputs.clear()
         survivors = process.family.survivors() if self._running or reap_orphans() else ()
+        if process.group:
+            process.group.remove()
         seconds = time.monotonic() - process.began
         self._ended.append((process, Exit(status, ending, seconds, detail, survivors)))
 
@@ -245,6 +316,8 @@ class ProcessRunner:
             if not process.buried:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)
+                if process.group:
+                    process.group.kill()
                 _await(process)
             for output in process.outputs.values():
                 output.close()
@@ -262,56 +335,6 @@ def withhold_descriptors() -> None:
         if int(name) > 2:
             with contextlib.suppress(OSError):  # the listing's own
                 os.set_inheritable(int(name), False)
-
-
-class _Output:
-    """The reading end of a pipe."""
-
-    def __init__(self, descriptor: int, stream: Stream, sink: ByteSink) -> None:
-        self._descriptor = descriptor
-        self._stream = stream
-        self._sink = sink
-
-    def read(self) -> bool:
-        """Pass on what is there, or wait for it; False at the end of the stream."""
-        data = os.read(self._descriptor, CHUNK)
-        if data:
-            self._sink(self._stream, data)
-        return bool(data)
-
-    def let_go(self) -> None:
-        """Take what is there. A background process that keeps the pipe open is listened to further on:
-        it would die of the next line that it writes if nobody held the other end.
-        """
-        if self._drained():
-            self.close()
-        else:
-            threading.Thread(target=self._follow, name="background-output", daemon=True).start()
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def _drained(self) -> bool:
-        """Pass on what is there now; whether that was all that will ever come.
-
-        At most what a pipe holds: a background process may also write faster than we read.
-        """
-        left = fcntl.fcntl(self._descriptor, fcntl.F_GETPIPE_SZ)
-        os.set_blocking(self._descriptor, False)
-        with contextlib.suppress(BlockingIOError):
-            while left > 0:
-                data = os.read(self._descriptor, min(CHUNK, left))
-                if not data:
-                    return True
-                left -= len(data)
-                self._sink(self._stream, data)
-        return False
-
-    def _follow(self) -> None:
-        os.set_blocking(self._descriptor, True)
-        while self.read():
-            pass
-        self.close()
 
 
 def _await(process: Process) -> None:
@@ -333,7 +356,7 @@ def _spawn(process: Process, sink: ByteSink) -> None:
         for stream, number in ((Stream.STDOUT, 1), (Stream.STDERR, 2))[: 1 if command.joined else 2]:
             reader, writer = os.pipe2(os.O_CLOEXEC)
             writers.append(writer)
-            process.outputs[reader] = _Output(reader, stream, sink)
+            process.outputs[reader] = Pipe(reader, stream, sink, command)
             actions.append((_DUP2, writer, number))
         if command.joined:
             actions.append((_DUP2, 1, 2))

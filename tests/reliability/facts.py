@@ -14,7 +14,7 @@ from typing import NamedTuple
 from refresh_agent import metadata
 from refresh_agent.journal import Journal
 from refresh_agent.journal_file import Edge
-from refresh_agent.model import Fingerprints, History, Trigger
+from refresh_agent.model import Fingerprints, History, RunAtBoot, Trigger
 from refresh_agent.phases import order
 from tests.unit.support import LIMITS
 
@@ -51,13 +51,14 @@ class Last(NamedTuple):
     """What a refresh has to go on from: the newest run for documents, and how often these have failed.
 
     ``complete``: everything succeeded, and the node has these documents. ``attempts`` and ``failures``: as in
-    model.Unfinished.
+    model.Unfinished. ``booted``: the node has, since that run began.
     """
 
     documents: Fingerprints
     complete: bool
     attempts: int = 0
     failures: int = 0
+    booted: bool = False
 
 
 class Stopped(NamedTuple):
@@ -75,6 +76,7 @@ class Rules:
     databases: bool = False
     paused: bool = False
     locked: bool = False
+    run_at_boot: RunAtBoot = RunAtBoot.ALWAYS
 
     @property
     def course(self) -> tuple[str, ...]:
@@ -91,6 +93,7 @@ class Facts:
         self.rules = rules
         self.wrong: list[str] = []
         self.runs = 0
+        self.boot = 1
         self.made = self.written = False
         self.quiesced = False
         self.run: Run | None = None
@@ -158,6 +161,10 @@ class Facts:
         if not run.by_hand and phase != order.ERROR:
             self.stopped = Stopped(run, phase)
 
+    def booted(self) -> None:
+        self.boot += 1
+        self.last = self.last and self.last._replace(booted=True)
+
     def work_over(self, *, certain: bool) -> None:
         """A process has done what it had to, with at most one run. ``certain``: nothing went wrong meanwhile
         but what hooks did, so that how it stands follows from them; else the journal is asked for that.
@@ -172,7 +179,7 @@ class Facts:
             if self.stopped is not None and self.stopped.run is not run:
                 self.stopped = None  # another may have begun since, without a hook
             history = self.history()
-            self.last = _as_recorded(history)
+            self.last = self._as_recorded(history)
             self._to_be_activated = history.quiesced is not None
         elif run is not None and not run.by_hand:
             self.last = self._after(run)
@@ -188,7 +195,30 @@ class Facts:
         before = self.last.failures if same and self.last is not None else 0
         return Last(run.documents, False, run.attempt - run.deferred, before + run.failed)
 
+    def _as_recorded(self, history: History) -> Last | None:
+        if self._reader is None:
+            return None
+        query = "SELECT boot_id FROM runs WHERE documents <> '[]' ORDER BY id DESC LIMIT 1"
+        found = self._reader._db.execute(query).fetchone()
+        booted = found is not None and found[0] != self.boot_id()
+        if (unfinished := history.unfinished) is not None:
+            return Last(unfinished.documents, False, unfinished.attempts, unfinished.failures, booted)
+        return Last(history.committed, complete=True, booted=booted) if history.committed else None
+
+    def boot_id(self) -> str:
+        return f"boot {self.boot}"
+
     # --- what follows from it ------------------------------------------------------------------------------
+
+    @property
+    def owes_a_run(self) -> bool:
+        """Whether the node has booted, and nothing has run since although it is to."""
+        return self.last is not None and self.last.booted and self.rules.run_at_boot is RunAtBoot.ALWAYS
+
+    def refreshed(self) -> None:
+        """A refresh has come to its end, undisturbed."""
+        if self.owes_a_run and not self.rules.paused and not self.rules.locked:
+            self.violated("the first refresh after a boot has run nothing")
 
     def _run_begins(self, env: Mapping[str, str], documents: Fingerprints, *, by_hand: bool) -> None:
         run_id, trigger = env["REFRESH_AGENT_RUN_ID"], env["REFRESH_AGENT_TRIGGER"]
@@ -210,17 +240,24 @@ class Facts:
         last = self.last
         if last is None or last.documents != run.documents:
             return
-        by_itself = run.trigger not in ASKED_FOR
+        if self.owes_a_run:
+            if run.trigger not in {Trigger.START, *ASKED_FOR}:
+                self.violated(f"the first run after a boot has the trigger {run.trigger}")
+        elif run.trigger not in ASKED_FOR:
+            self._is_due_by_itself(run, last)
+        before = 0 if last.complete else last.attempts
+        if run.attempt != before + 1 and (self.owes_a_run or not last.complete):
+            self.violated(f"attempt {run.attempt} follows number {before}")
+
+    def _is_due_by_itself(self, run: Run, last: Last) -> None:
         if last.complete:
-            if by_itself and not self._to_be_activated:
+            if not self._to_be_activated:
                 self.violated(f"a run ({run.trigger}) for what the node has already, and nobody asked for it")
             return
         limit = self.rules.max_attempts
-        if by_itself and limit and last.failures >= limit:
+        if limit and last.failures >= limit:
             self.violated(f"a run ({run.trigger}) after {last.failures} failures, which is to be held")
-        if run.attempt != last.attempts + 1:
-            self.violated(f"attempt {run.attempt} follows number {last.attempts}")
-        if by_itself and run.trigger != Trigger.RETRY:
+        if run.trigger != Trigger.RETRY:
             self.violated(f"what is tried again has the trigger {run.trigger}")
 
     def _is_told_where_it_stopped(self, told: str) -> None:
@@ -291,7 +328,7 @@ class Facts:
         if not self.made:
             return History()
         if self._reader is None:
-            self._reader = Journal(self._state_dir, Edge(agent="a reader"))
+            self._reader = Journal(self._state_dir, Edge(boot_id=self.boot_id, agent="a reader"))
         return self._reader.history()
 
     def newest_good(self) -> Fingerprints | None:
@@ -322,10 +359,3 @@ class Facts:
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
-
-
-def _as_recorded(history: History) -> Last | None:
-    if history.unfinished is not None:
-        unfinished = history.unfinished
-        return Last(unfinished.documents, False, unfinished.attempts, unfinished.failures)
-    return Last(history.committed, complete=True) if history.committed else None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from refresh_agent import pause
 from refresh_agent.cycle import Cycle, Result
 from refresh_agent.errors import LockedError, StateError
-from refresh_agent.model import Fingerprints, RetrySettings, Settings, Target, Trigger
+from refresh_agent.model import Fingerprints, RetrySettings, RunAtBoot, Settings, Target, Trigger
 from refresh_agent.phases import order
 from refresh_agent.plan import Request
 from refresh_agent.service import Agent, Means
@@ -19,6 +19,7 @@ from refresh_agent.wakeup import Stop
 from tests.reliability.facts import Violation
 from tests.reliability.faults import Killed
 from tests.reliability.stand_ins import edges, installed
+from tests.reliability.steps import DURING_HOOKS, MEANWHILE, Step
 from tests.reliability.world import (
     AFTER,
     BEFORE,
@@ -43,56 +44,6 @@ BAD = (b'{"a": ', b"[1, 2]", b"", b'{"a": "\xff"}', b"\0" * 64)
 
 TARGET = Target("shop", "sqlite:///shop.db", "/usr/bin/python3", "")
 
-WEIGHTS = {
-    "turn": 14,
-    "change": 20,
-    "change_and_wait": 40,
-    "go_back": 8,
-    "spoil": 3,
-    "a_moment_passes": 5,
-    "the_next_timer_is_due": 60,
-    "hours_pass": 1,
-    "the_wall_clock_jumps": 2,
-    "hup": 10,
-    "hooks_will_fail": 12,
-    "hooks_will_succeed": 10,
-    "set_max_attempts": 4,
-    "something_will_happen": 40,
-    "the_disk_will_fail": 5,
-    "the_disk_is_well": 8,
-    "it_is_killed_while_it_migrates": 3,
-    "kill": 1,
-    "start": 30,
-    "reboot": 1,
-    "term": 1,
-    "another_takes_the_lock": 2,
-    "the_lock_is_free": 14,
-    "pause": 3,
-    "resume": 18,
-    "run_by_hand": 6,
-    "a_run_by_hand_fails": 3,
-    "once": 5,
-    "once_force": 1,
-    "settle": 6,
-}
-"""Steps, and how often each is taken beside the others."""
-
-MEANWHILE = (
-    *("change", "go_back", "spoil", "hup", "stop_it"),
-    *("kill_it", "kill_it", "kill_it"),
-    "the_wall_clock_jumps",
-)
-"""What can happen anywhere in the middle of the agent's work."""
-
-DURING_HOOKS = (*MEANWHILE, "pause", "resume", "once", "run_by_hand", "hours_pass", "a_moment_passes")
-
-
-class Step(NamedTuple):
-    """What is done, with the seed of all its chance: so that it is the same without those before it."""
-
-    name: str
-    seed: int
-
 
 class Node(NamedTuple):
     """How the node of one life is set up."""
@@ -100,6 +51,7 @@ class Node(NamedTuple):
     keep_runs: int
     databases: bool
     max_attempts: int
+    run_at_boot: RunAtBoot = RunAtBoot.ALWAYS
 
 
 class _Watcher:
@@ -127,6 +79,7 @@ class Life:
         self._rules = self.world.rules
         self._rules.databases = node.databases
         self._rules.max_attempts = node.max_attempts
+        self._rules.run_at_boot = node.run_at_boot
         self._conf = root / "conf"
         self._version = 0
         self._configuration = 0
@@ -168,6 +121,7 @@ class Life:
         return self.world.tree.settings(
             retry=RetrySettings(1, 8, self._rules.max_attempts),
             keep_runs=self._node.keep_runs,
+            run_at_boot=self._rules.run_at_boot,
             targets=(TARGET,) if self._node.databases else (),
             quiet=1.0,
             max_wait=10.0,
@@ -187,7 +141,8 @@ class Life:
             self._agent._poll()
             self._agent._refresh(Trigger.START)
 
-        self._work(actor, begin)
+        if self._work(actor, begin) and self._agent is not None and not self._agent._waiting:
+            self.facts.refreshed()
         if not actor.alive or actor.stop.requested or self._agent is None:
             self._bury()
 
@@ -205,12 +160,13 @@ class Life:
             if not actor.alive or actor.stop.requested:
                 self._bury()
 
-    def _work(self, actor: Actor, work: Callable[[], object]) -> None:
-        """Let a process of the agent do something, with one run at most."""
-        failed = False
+    def _work(self, actor: Actor, work: Callable[[], object]) -> bool:
+        """Let a process of the agent do something, with one run at most; whether it has come to its end."""
+        failed = ended = False
         with self.world.at_work(actor):
             try:
                 work()
+                ended = not actor.disturbed
             except Killed:
                 self.world.tell("  killed")
             except LockedError:
@@ -222,6 +178,7 @@ class Life:
         self.facts.work_over(certain=not actor.disturbed)
         if failed:
             actor.alive = False
+        return ended
 
     def _bury(self) -> None:
         """What the kernel does for a process that has ended."""
@@ -255,6 +212,13 @@ class Life:
     def kill_it(self) -> None:
         self.world.kill()
 
+    def lose_power(self) -> None:
+        """In the middle of its work, or of that of a process that was started by hand."""
+        if self.world.actor is not self._actor:
+            self._bury()
+        self.world.reboot()
+        self.world.kill()
+
     def hup(self) -> None:
         if self._agent is not None:
             self._agent.wakeup.because(Trigger.SIGNAL)
@@ -277,13 +241,19 @@ class Life:
         self.run_by_hand()
         self.settle()
 
+    def a_run_by_hand_is_the_first_of_a_boot(self) -> None:
+        self.reboot()
+        self.run_by_hand()
+        self.start()
+
     def _other(self, work: Callable[[Cycle], Result], *, by_hand: bool = False) -> None:
         """If a refresh is under way, all it finds is the lock."""
         self._started += 1
         actor = Actor(f"other {self._started}", Stop(), by_hand=by_hand)
         cycle = Cycle(self.load(), actor.stop, edges(self.world, actor))
         if self.world.actor is None:
-            self._work(actor, lambda: work(cycle))
+            if self._work(actor, lambda: work(cycle)) and not by_hand:
+                self.facts.refreshed()
             if self.facts.written:
                 self.world.touch_journal()
         else:
@@ -412,6 +382,10 @@ class Life:
         self._rules.max_attempts = self.world.random.choice((0, 0, 1, 2, 3))
         self._write_configuration()
 
+    def set_run_at_boot(self) -> None:
+        self._rules.run_at_boot = self.world.random.choice(list(RunAtBoot))
+        self._write_configuration()
+
     def _write_configuration(self) -> None:
         self._configuration += 1
         _replace(self._conf, b"%d" % self._configuration)
@@ -462,6 +436,7 @@ class Life:
             and history.unfinished is None
             and history.quiesced is None
             and not self.facts.quiesced
+            and not self.facts.owes_a_run
         )
 
     def _is_held(self) -> bool:
@@ -477,7 +452,8 @@ class Life:
 
     def _how_it_stands(self) -> str:
         quiesced = "quiesced" if self.facts.quiesced else "not quiesced"
-        return f"expected {self._expected()}; the node is {quiesced}; {self.facts.history()}"
+        owing = ", and has booted" if self.facts.owes_a_run else ""
+        return f"expected {self._expected()}; the node is {quiesced}{owing}; {self.facts.history()}"
 
 
 def _replace(path: pathlib.Path, content: bytes) -> None:

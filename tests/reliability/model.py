@@ -19,7 +19,9 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from tests.reliability.life import WEIGHTS, Life, Node, Step
+from refresh_agent.model import RunAtBoot
+from tests.reliability.life import Life, Node
+from tests.reliability.steps import WEIGHTS, Step
 
 STEPS = 250
 """In one life. In its end it is to be seen that all is well, as a few times before."""
@@ -44,7 +46,8 @@ class Totals(NamedTuple):
 
 def node_of(seed: int, number: int) -> Node:
     chance = random.Random(f"{seed} node {number}")
-    return Node(chance.choice((3, 6, 500)), chance.random() < 0.5, chance.choice((0, 1, 2, 3)))
+    keep_runs, databases = chance.choice((3, 6, 500)), chance.random() < 0.5
+    return Node(keep_runs, databases, chance.choice((0, 1, 2, 3)), chance.choice(list(RunAtBoot)))
 
 
 def steps_of(seed: int, number: int) -> list[Step]:

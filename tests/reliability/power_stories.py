@@ -87,7 +87,9 @@ class Place:
         self.steps = STORIES[story]
         self.node = Node(root)
         text = f"[request]\nmetadata_url = http://127.0.0.1:{port}/metadata/polled\n"
-        self.node.configure(text, collectors="request" if self._polled else "heat_local")
+        collectors = "request" if self._polled else "heat_local"
+        # A run would make good what a start has to without one.
+        self.node.configure(text, collectors=collectors, run_at_boot="changed")
         for hook in HOOKS:
             body = f"test ! -e {root}/fails" if hook == "configure/20-b" else "echo some output of it"
             self.node.hook(hook, body)

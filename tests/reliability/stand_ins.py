@@ -38,7 +38,8 @@ _WRITES = ("BEGIN", "INSERT", "UPDATE", "DELETE", "COMMIT", "CREATE", "PRAGMA us
 
 def edges(world: World, actor: Actor) -> Edges:
     """What this process of the agent is given."""
-    edge = Edge(functools.partial(_connect, world, actor), world.wall, world.now, world.boot_id, actor.name)
+    connect = functools.partial(_connect, world, actor)
+    edge = Edge(connect, world.wall, world.now, world.facts.boot_id, actor.name)
     return Edges(edge, lambda stop, grace: cast(ProcessRunner, Runner(world, actor, stop, grace)))
 
 

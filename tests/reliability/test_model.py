@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from refresh_agent import cycle, lock, pause, run, service
+from refresh_agent import cycle, journal_history, lock, pause, run, service
 from refresh_agent.errors import StateError
 from refresh_agent.journal import Journal
-from refresh_agent.model import Failure, History, RunOutcome
+from refresh_agent.model import Failure, History, RunAtBoot, RunOutcome, Settings, Trigger
 from refresh_agent.phases import execute, family, order
 from refresh_agent.plan import Decision, Request, decide
 from refresh_agent.triggers import scan
 from tests.reliability import model, stand_ins
-from tests.reliability.life import FOR_EVER, Life, Node, Step
+from tests.reliability.life import FOR_EVER, Life, Node
+from tests.reliability.steps import Step
 from tests.reliability.world import WHILE, DiskFault, Happening, Mood
 
 STEPS = 20_000
@@ -73,27 +74,25 @@ def the_journal_loses_commits(patch: pytest.MonkeyPatch) -> None:
 
 
 def nobody_remembers_that_the_node_is_quiesced(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Journal, "_quiesced", lambda _self: None)
+    patch.setattr(journal_history, "quiesced", lambda _db: None)
 
 
 def interrupted_runs_are_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Journal, "_unfinished", lambda _self, _succeeded: None)
+    patch.setattr(journal_history, "_unfinished", lambda _newest: None)
 
 
 def a_failed_run_counts_as_a_success(patch: pytest.MonkeyPatch) -> None:
     fail = Journal.fail
 
-    def forgive(
-        self: Journal, row: Any, outcome: RunOutcome, failure: Failure, *, held: bool = False
-    ) -> None:
-        fail(self, row, RunOutcome.SUCCESS, failure, held=held)
+    def forgive(self: Journal, row: Any, _outcome: RunOutcome, failure: Failure, **names: Any) -> None:
+        fail(self, row, RunOutcome.SUCCESS, failure, **names)
 
     patch.setattr(Journal, "fail", forgive)
 
 
 def there_is_no_lock(patch: pytest.MonkeyPatch) -> None:
     @contextlib.contextmanager
-    def held(_path: str) -> Iterator[None]:
+    def held(_path: str, _agent: str) -> Iterator[None]:
         yield
 
     patch.setattr(lock, "held", held)
@@ -160,6 +159,49 @@ def a_failure_does_not_end_the_run(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(execute, "run_phase", lambda *arguments: run_phase(*arguments) and None)
 
 
+def a_boot_is_not_noticed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        cycle,
+        "decide",
+        lambda request, documents, history: decide(request, documents, history._replace(booted=False)),
+    )
+
+
+def every_start_is_taken_for_a_boot(patch: pytest.MonkeyPatch) -> None:
+    def decide_(request: Request, documents: Any, history: History) -> Decision:
+        booted = history.booted or request.trigger is Trigger.START
+        return decide(request, documents, history._replace(booted=booted))
+
+    patch.setattr(cycle, "decide", decide_)
+
+
+def a_boot_counts_although_only_changes_are_to(patch: pytest.MonkeyPatch) -> None:
+    make = cycle.Cycle.__init__
+
+    def make_(self: cycle.Cycle, settings: Settings, *others: Any) -> None:
+        make(self, settings._replace(run_at_boot=RunAtBoot.ALWAYS), *others)
+
+    patch.setattr(cycle.Cycle, "__init__", make_)
+
+
+def a_run_by_hand_counts_as_the_boots(patch: pytest.MonkeyPatch) -> None:
+    read = journal_history.read
+
+    def read_(db: sqlite3.Connection, boot_id: str) -> History:
+        newest = db.execute("SELECT boot_id FROM runs ORDER BY id DESC LIMIT 1").fetchone()
+        return read(db, boot_id)._replace(booted=newest is not None and newest[0] != boot_id)
+
+    patch.setattr(journal_history, "read", read_)
+
+
+def what_is_held_is_not_tried_after_a_boot(patch: pytest.MonkeyPatch) -> None:
+    def decide_(request: Request, documents: Any, history: History) -> Decision:
+        as_before = decide(request, documents, history._replace(booted=False))
+        return decide(request, documents, history) if as_before.runs or not history.unfinished else as_before
+
+    patch.setattr(cycle, "decide", decide_)
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -178,6 +220,11 @@ def a_failure_does_not_end_the_run(patch: pytest.MonkeyPatch) -> None:
         what_a_run_by_hand_has_left_is_not_seen,
         migration_comes_before_post_configure,
         a_failure_does_not_end_the_run,
+        a_boot_is_not_noticed,
+        every_start_is_taken_for_a_boot,
+        a_boot_counts_although_only_changes_are_to,
+        a_run_by_hand_counts_as_the_boots,
+        what_is_held_is_not_tried_after_a_boot,
     ],
 )
 def test_the_model_finds_out_that(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +236,9 @@ def first_wrong_life() -> int:
     for number in range(LIVES):
         _, failure = model.live(model.node_of(1, number), model.steps_of(1, number))
         if failure is not None:
-            print(f"life {number}: {failure.text.splitlines()[-1]}")
+            told = failure.text.splitlines()[-1]
+            print(f"life {number}: {told}")
+            assert "Violation: " in told  # and not that what was to be broken is not there any more
             return number
     return LIVES
 

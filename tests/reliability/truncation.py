@@ -24,7 +24,7 @@ from refresh_agent.collectors import Collector
 from refresh_agent.cycle import Cycle, Edges, Result
 from refresh_agent.errors import ExitCode, RefreshAgentError
 from refresh_agent.journal import Journal
-from refresh_agent.model import CollectorSettings, Document, Fingerprints, Snapshot, Trigger
+from refresh_agent.model import CollectorSettings, Document, Fingerprints, RunAtBoot, Snapshot, Trigger
 from refresh_agent.plan import Request
 from refresh_agent.wakeup import Stop
 from tests.reliability.faults import Faults, Hooks, Killed, in_memory
@@ -139,7 +139,11 @@ class Node(Tree):
 
     def cycle(self, faults: Faults | None = None, agent: str = "an agent") -> Cycle:
         entry = CollectorSettings(NAME, {"deployment_key": ["deployments"]})
-        settings = self.settings(collectors=(entry,), backup_cachedir=str(self.root / "backup"))
+        settings = self.settings(
+            collectors=(entry,),
+            backup_cachedir=str(self.root / "backup"),
+            run_at_boot=RunAtBoot.CHANGED,  # a run would make good what a start has to without one
+        )
         edge = (faults or Faults()).edge(agent, "this boot" if agent == "an agent" else "the next boot")
         cycle = Cycle(settings, self.stop, Edges(edge, self.hooks.runner))
         for source in cycle.sources:

@@ -104,7 +104,7 @@ class World:
         self.facts = Facts(self.tree.state, self.rules)
         self.random = random.Random(0)
         self.told: list[str] = []
-        self.clock, self.wall_ahead, self.boot = 1000.0, 1.7e9, 1
+        self.clock, self.wall_ahead = 1000.0, 1.7e9
         self.actor: Actor | None = None
         self.happenings: list[Happening] = []
         self.fault: DiskFault | None = None
@@ -128,9 +128,6 @@ class World:
     def wall(self) -> float:
         return self.clock + self.wall_ahead
 
-    def boot_id(self) -> str:
-        return f"boot {self.boot}"
-
     def chance(self) -> float:
         return self.random.random()
 
@@ -142,7 +139,7 @@ class World:
 
     def reboot(self) -> None:
         """Pids are given again, and so are times since the boot."""
-        self.boot += 1
+        self.facts.booted()
         self.clock = 10.0 + self.chance()
         self.unlock()
         for process in self.processes():

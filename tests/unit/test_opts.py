@@ -14,6 +14,7 @@ from refresh_agent.model import (
     MetadataLimits,
     PollingSettings,
     RetrySettings,
+    RunAtBoot,
     Settings,
     Suspicious,
 )
@@ -50,6 +51,7 @@ def test_the_defaults_are_those_that_are_promised(node: Node) -> None:
     assert settings.lock_file == "/run/os-refresh-config.lock"
     assert settings.cachedir == "/var/lib/os-collect-config"
     assert settings.backup_cachedir == "/var/run/os-collect-config"
+    assert settings.run_at_boot is RunAtBoot.ALWAYS
     assert settings.polling == PollingSettings(30, 1, 0)
     assert settings.collectors == (
         CollectorSettings(
@@ -76,6 +78,7 @@ def test_every_group_is_read(node: Node) -> None:
         "[DEFAULT]\nbase_dir = /base\nstate_dir = /state/\nlock_file = /lock\ncachedir = /cache\n"
         "backup_cachedir = /backup\ncollectors = local, heat_local\ndeployment_key = one\n"
         "deployment_key = two\npolling_interval = 5\nmin_polling_interval = 2\nsplay = 3\n"
+        "run_at_boot = changed\n"
         "[local]\npath = /a\npath = /b\n[heat_local]\npath = /c\n"
         "[debounce]\nquiet = 0.5\nmax_wait = 2\n"
         "[phases]\nrun_timeout = 1\nphase_timeout = 2\nhook_timeout = 3\nerror_timeout = 4\n"
@@ -87,6 +90,7 @@ def test_every_group_is_read(node: Node) -> None:
     assert settings.collectors[0].options == {"path": ["/a", "/b"], "deployment_key": ("one", "two")}
     assert settings.collectors[1].options == {"path": ["/c"], "deployment_key": ("one", "two")}
     assert (settings.state_dir, settings.backup_cachedir) == ("/state", "/backup")
+    assert settings.run_at_boot is RunAtBoot.CHANGED
     assert settings.polling == PollingSettings(5, 2, 3)
     assert (settings.quiet, settings.max_wait) == (0.5, 2)
     assert settings.limits == MetadataLimits(11, 12, Suspicious.HOLD)

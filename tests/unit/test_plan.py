@@ -27,6 +27,7 @@ HISTORIES = st.builds(
     committed=st.none() | DOCUMENTS.filter(bool),
     unfinished=st.none() | UNFINISHED,
     quiesced=st.none() | QUIESCED,
+    booted=st.booleans(),
 )
 REQUESTS = st.builds(
     Request, trigger=st.sampled_from(Trigger), force=st.booleans(), max_attempts=st.integers(0, 9)
@@ -48,7 +49,7 @@ def left_by_hand(documents: Fingerprints, history: History) -> bool:
 def test_noop_only_if_nothing_changed_nothing_is_unfinished_and_nobody_asked(
     request: Request, documents: Fingerprints, history: History
 ) -> None:
-    idle = history.committed == documents and history.unfinished is None and history.quiesced is None
+    idle = history._replace(committed=None) == History() and history.committed == documents
     asked = request.force or request.trigger is Trigger.SIGNAL
     assert (decide(request, documents, history).action is Action.NOOP) is (idle and not asked)
 
@@ -70,7 +71,7 @@ def test_a_node_that_a_run_by_hand_has_left_quiesced_is_not_forgotten(
 
 
 @given(REQUESTS, DOCUMENTS, HISTORIES)
-def test_held_only_after_max_attempts_that_failed_and_when_nobody_asked(
+def test_held_only_after_max_attempts_that_failed_and_when_nobody_asked_and_in_the_same_boot(
     request: Request, documents: Fingerprints, history: History
 ) -> None:
     unfinished = history.unfinished
@@ -80,6 +81,7 @@ def test_held_only_after_max_attempts_that_failed_and_when_nobody_asked(
         and 0 < request.max_attempts <= unfinished.failures
         and not request.force
         and request.trigger not in ASKED
+        and not history.booted
     )
     assert (decide(request, documents, history).action is Action.HOLD) is expected
 
@@ -119,7 +121,28 @@ def test_a_run_is_called_a_retry_only_if_it_is_one(
     if decision.action is Action.RUN:
         assert decision.trigger is not Trigger.RETRY
     if decision.action is Action.RETRY and request.trigger not in ASKED and not request.force:
-        assert decision.trigger is Trigger.RETRY
+        assert decision.trigger is (Trigger.START if history.booted else Trigger.RETRY)
+
+
+@given(REQUESTS, DOCUMENTS.filter(bool), HISTORIES)
+def test_whoever_asks_first_after_a_boot_a_run_follows(
+    request: Request, documents: Fingerprints, history: History
+) -> None:
+    booted = decide(request, documents, history._replace(booted=True))
+    assert booted.runs
+    assert booted.changed == changed_names(history.committed or (), documents)
+    if request.trigger in {Trigger.START, *ASKED}:
+        assert booted.trigger is request.trigger
+
+
+@given(REQUESTS, DOCUMENTS, HISTORIES)
+def test_what_changed_runs_after_a_boot_as_it_would_have_run_before(
+    request: Request, documents: Fingerprints, history: History
+) -> None:
+    assume(not same_again(documents, history))
+    assume(history.unfinished is not None or history.committed != documents)
+    booted, before = (decide(request, documents, history._replace(booted=flag)) for flag in (True, False))
+    assert booted == before
 
 
 @given(DOCUMENTS, DOCUMENTS)
@@ -151,6 +174,7 @@ def test_changed_names_come_in_the_order_of_merging_and_then_what_is_gone() -> N
 
 
 A, B = (("a", "1"),), (("a", "2"),)
+BOOTED = History(A, booted=True)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +219,30 @@ A, B = (("a", "1"),), (("a", "2"),)
             {"trigger": Trigger.ONCE, "max_attempts": 3},
             History(B, Unfinished(A, 3, 3, interrupted=False, phase="configure")),
             (Action.RETRY, Trigger.ONCE, 4, "failed in configure"),
+        ),
+        ({"trigger": Trigger.START}, BOOTED, (Action.RUN, Trigger.START, 1, "the node has booted since the")),
+        ({"trigger": Trigger.ONCE}, BOOTED, (Action.RUN, Trigger.ONCE, 1, "the node has booted since the")),
+        ({"trigger": Trigger.SIGNAL}, BOOTED, (Action.RUN, Trigger.SIGNAL, 1, "the node has booted since")),
+        ({"trigger": Trigger.RETRY}, BOOTED, (Action.RUN, Trigger.START, 1, "the node has booted since the")),
+        (
+            {"trigger": Trigger.START},
+            BOOTED._replace(quiesced=Quiesced(1.0, "a run by hand", 4, interrupted=True)),
+            (Action.RUN, Trigger.START, 1, "the node has booted since the last success"),
+        ),
+        (
+            {"trigger": Trigger.START},
+            History(B, Unfinished(A, 1, 0, True, "configure", "10-a"), booted=True),
+            (
+                Action.RETRY,
+                Trigger.START,
+                2,
+                "the last attempt was interrupted in configure/10-a, and the node has booted since",
+            ),
+        ),
+        (
+            {"trigger": Trigger.CHANGE, "max_attempts": 3},
+            History(B, Unfinished(A, 3, 3, interrupted=False, phase="configure"), booted=True),
+            (Action.RETRY, Trigger.START, 4, "failed in configure, and the node has booted since"),
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """sd_notify, to a real datagram socket."""
 
+import math
 import os
 import pathlib
 import socket
@@ -26,7 +27,7 @@ def test_assignments_are_lines_of_one_message(manager: socket.socket) -> None:
 
 
 def test_status_is_an_assignment(manager: socket.socket) -> None:
-    systemd.status("running configure: 20-ü")
+    systemd.Pulse(math.inf).done("running configure: 20-ü")
     assert manager.recv(1000) == "STATUS=running configure: 20-ü".encode()
 
 
@@ -37,8 +38,19 @@ def test_more_time_is_asked_for_in_microseconds(manager: socket.socket) -> None:
 
 @pytest.mark.parametrize("text", ["failed\nSTOPPING=1", "failed\rSTOPPING=1", "failed\n\n STOPPING=1"])
 def test_a_status_of_several_lines_cannot_smuggle_in_an_assignment(manager: socket.socket, text: str) -> None:
-    systemd.status(text)
+    systemd.Pulse(math.inf).done(text)
     assert manager.recv(1000).splitlines() == [b"STATUS=failed STOPPING=1"]
+    systemd.Pulse(math.inf).doing(text, text)
+    assert manager.recv(1000).splitlines() == [b"STATUS=failed STOPPING=1, 0 s, failed STOPPING=1"]
+
+
+def test_a_stop_asks_for_the_time_that_it_takes_and_says_why(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "PULSE", systemd.Pulse(math.inf))
+    systemd.stopping("10-a may take 60 s to end", 80)
+    assert manager.recv(1000) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=85000000"
+    assert manager.recv(1000) == b"STATUS=stopping: 10-a may take 60 s to end, 0 s"
 
 
 def test_an_abstract_socket_is_spoken_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +72,76 @@ def test_where_nobody_listens_nothing_happens(monkeypatch: pytest.MonkeyPatch, a
     before = open_descriptors()
     systemd.notify("READY=1")
     assert open_descriptors() == before
+
+
+# --- the pulse ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"),
+    [
+        ({}, math.inf),
+        ({"WATCHDOG_USEC": "180000000"}, 180),
+        ({"WATCHDOG_USEC": "5000000", "WATCHDOG_PID": "77"}, 5),
+        ({"WATCHDOG_USEC": "5000000", "WATCHDOG_PID": "78"}, math.inf),  # another process of the unit
+        ({"WATCHDOG_USEC": "0"}, math.inf),
+        ({"WATCHDOG_USEC": "soon"}, math.inf),
+    ],
+)
+def test_the_watchdog_is_this_processs(environment: dict[str, str], seconds: float) -> None:
+    assert systemd.watchdog_seconds(environment, 77) == seconds
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.told: list[str] = []
+
+    def pulse(self, patience: float = math.inf) -> systemd.Pulse:
+        return systemd.Pulse(patience, lambda *lines: self.told.extend(lines), lambda: self.now)
+
+
+def test_it_beats_twice_in_the_time_that_systemd_waits() -> None:
+    clock = Clock()
+    pulse = clock.pulse(6)
+    assert pulse.beat() == 3
+    clock.now += 2.9
+    assert pulse.beat() == pytest.approx(0.1)
+    assert clock.told == ["WATCHDOG=1"]
+    clock.now += 0.2
+    assert pulse.beat() == 3
+    assert clock.told == ["WATCHDOG=1"] * 2
+
+
+def test_without_a_watchdog_and_an_activity_nobody_has_to_be_woken() -> None:
+    clock = Clock()
+    pulse = clock.pulse()
+    assert pulse.beat() == math.inf
+    pulse.done("waiting for a change")
+    assert pulse.beat() == math.inf
+    assert clock.told == ["STATUS=waiting for a change"]
+
+
+def test_how_long_it_takes_is_told_anew_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/somebody/listens")
+    clock = Clock()
+    pulse = clock.pulse()
+    pulse.doing("running configure: 55-heat-config", "attempt 2")
+    clock.now += 0.5
+    assert pulse.beat() == 0.5
+    clock.now += 11.75
+    assert pulse.beat() == 0.75
+    assert clock.told == [
+        "STATUS=running configure: 55-heat-config, 0 s, attempt 2",
+        "STATUS=running configure: 55-heat-config, 12 s, attempt 2",
+    ]
+    pulse.done("waiting for a change")
+    assert pulse.beat() == math.inf
+
+
+def test_where_nobody_listens_nothing_is_told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    clock = Clock()
+    pulse = clock.pulse()
+    pulse.doing("running configure: 55-heat-config")
+    assert pulse.beat() == math.inf

@@ -1,0 +1,192 @@
+"""A hook that has systemd stop or restart the agent; os-collect-config, LP 1603144."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from refresh_agent.marks import HOOK_ID
+from refresh_agent.model import Command, Ending, Exit
+from refresh_agent.phases import handover
+from refresh_agent.phases.handover import Watch, ends, unit_in
+from refresh_agent.phases.pipes import followed
+from refresh_agent.phases.process import Grace, ProcessRunner
+from tests.processes import alive
+from tests.unit.phases.shop import Shop
+from tests.waiting import eventually
+
+UNIT = "refresh-agent.service"
+
+# --- whose end is asked for --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "unit"),
+    [
+        ("0::/system.slice/refresh-agent.service\n", UNIT),
+        ("0::/system.slice/refresh-agent.service/hook-1\n", UNIT),
+        ("5:cpu:/other.service\n1:name=systemd:/system.slice/refresh-agent.service\n0::/\n", UNIT),
+        ("0::/system.slice/system-agent.slice/agent@1.service\n", "agent@1.service"),
+        ("0::/user.slice/user-0.slice/session-3.scope\n", ""),
+        ("5:cpu:/other.service\n0::/\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_unit_is_known_by_its_cgroup(cgroups: str, unit: str) -> None:
+    assert unit_in(cgroups) == unit
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "systemctl restart refresh-agent",
+        "/usr/bin/systemctl restart refresh-agent.service",
+        "systemctl --no-block stop refresh-agent",
+        "systemctl --quiet --system try-restart crond refresh-agent",
+        "systemctl -t service restart refresh-*",
+        "systemctl reload-or-restart refresh-agent",
+        "systemctl condrestart refresh-agent",
+    ],
+)
+def test_these_ask_for_its_end(line: str) -> None:
+    assert ends(UNIT, line.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "systemctl",
+        "systemctl restart",
+        "systemctl restart crond",
+        "systemctl restart refresh-agent.timer",
+        "systemctl start refresh-agent",
+        "systemctl reload refresh-agent",
+        "systemctl status refresh-agent",
+        "systemctl is-active refresh-agent restart",
+        "systemctl --user restart refresh-agent",
+        "systemctl -H other restart refresh-agent",
+        "systemctl --machine=other restart refresh-agent",
+        "service refresh-agent restart",  # what it becomes is seen
+        "echo systemctl restart refresh-agent",
+    ],
+)
+def test_these_do_not(line: str) -> None:
+    assert not ends(UNIT, line.split())
+
+
+def test_without_a_unit_nothing_is_looked_at(tmp_path: pathlib.Path) -> None:
+    watch = Watch("", str(tmp_path))
+    assert watch.fileno() == -1
+    assert watch.look([os.getpid()]) is None
+
+
+def test_without_the_program_only_its_starts_are_not_seen(tmp_path: pathlib.Path) -> None:
+    assert Watch(UNIT, str(tmp_path / "missing")).fileno() == -1
+
+
+# --- what becomes of the hook ------------------------------------------------------------------------------
+
+WAITS = "until [ -e $ROOT/go ]; do sleep 0.01; done"
+CALLS = f'"$ROOT/systemctl" -c "read -t 30 <> $ROOT/answer" restart {UNIT}'
+"""Bash under another name, which shows the arguments and waits: there is no systemd here."""
+
+
+@pytest.fixture
+def agents_shop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    """Its runner is a service's, and ``systemctl`` a program that can be told how long it takes."""
+    systemctl = shop.root / "systemctl"
+    shutil.copy("/bin/bash", systemctl)
+    os.mkfifo(shop.root / "answer")
+    watch = Watch(UNIT, str(systemctl))
+    monkeypatch.setattr(handover, "watch", lambda: watch)
+    shop.runner = ProcessRunner(shop.stop, Grace(kill=0.3, stop=0.3))
+    yield shop
+    os.close(watch.fileno())
+
+
+def run(shop: Shop, body: str, *, outlives: bool = True) -> Exit:
+    path = str(shop.script(body))
+    env = {"PATH": os.environ["PATH"], "ROOT": str(shop.root), HOOK_ID: "the-hook"}
+    return shop.listen(Command(path, (path,), env, outlives=outlives))
+
+
+@pytest.fixture
+def stops_at_a_term(shop: Shop) -> Iterator[None]:
+    """This process is the agent, which its hook sends the signal of a stop."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: shop.stop.request(number))
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+TERM = "kill -TERM $PPID"
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
+def test_a_hook_that_waits_for_the_agents_end_is_left_to_the_next(agents_shop: Shop) -> None:
+    """Both would wait for each other; the grace of 0.3 s would end the hook."""
+    body = f"{CALLS} & caller=$!; sleep 0.1; {TERM}; {WAITS}; echo finished > $ROOT/finished; kill $caller"
+    ended = run(agents_shop, body)
+    assert ended.ending is Ending.HANDED_OVER
+    assert ended.stopped
+    assert not ended.ok
+    assert f"it has called '{agents_shop.root}/systemctl -c " in ended.detail
+    (agents_shop.root / "go").touch()
+    eventually((agents_shop.root / "finished").exists)
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
+def test_a_call_that_did_not_wait_is_remembered(agents_shop: Shop) -> None:
+    """systemctl --no-block has ended before the agent is stopped."""
+    call = f'"$ROOT/systemctl" -c "read -t 0.03 <> $ROOT/answer" restart {UNIT}'
+    ended = run(agents_shop, f"{call}; {TERM}; {WAITS}; touch $ROOT/finished")
+    assert ended.ending is Ending.HANDED_OVER
+    (agents_shop.root / "go").touch()
+    eventually((agents_shop.root / "finished").exists)
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
+def test_but_not_for_long(agents_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour later it is an operator who stops the agent."""
+    monkeypatch.setattr("refresh_agent.phases.process.RECENT", 0.0)
+    call = f'"$ROOT/systemctl" -c "read -t 0.03 <> $ROOT/answer" restart {UNIT}'
+    assert run(agents_shop, f"{call}; {TERM}; {WAITS}").ending is Ending.STOPPED
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
+def test_in_every_other_stop_a_hook_has_its_grace_and_then_ends(agents_shop: Shop) -> None:
+    ended = run(agents_shop, f"echo $$ > $ROOT/pid; {TERM}; {WAITS}")
+    assert ended.ending is Ending.STOPPED
+    assert not alive(agents_shop.pid())
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
+def test_somebody_elses_call_is_no_hooks(agents_shop: Shop) -> None:
+    """The operator's systemctl, while a hook runs."""
+    program = str(agents_shop.root / "systemctl")
+    read = f"read -t 30 <> {agents_shop.root}/answer"
+    with subprocess.Popen([program, "-c", read, "restart", UNIT]) as operators:
+        ended = run(agents_shop, f"{TERM}; {WAITS}")
+        operators.kill()
+    assert ended.ending is Ending.STOPPED
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
+def test_what_is_no_hook_is_not_handed_over(agents_shop: Shop) -> None:
+    """A worker that migrates a database, say."""
+    body = f"{CALLS} & sleep 0.1; {TERM}; {WAITS}"
+    assert run(agents_shop, body, outlives=False).ending is Ending.STOPPED
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
+def test_what_it_says_goes_on_to_be_heard(agents_shop: Shop) -> None:
+    body = f"{CALLS} & caller=$!; sleep 0.1; {TERM}; {WAITS}; echo still here; kill $caller"
+    run(agents_shop, body)
+    assert {pipe.command.env[HOOK_ID] for pipe in followed()} == {"the-hook"}
+    (agents_shop.root / "go").touch()
+    eventually(lambda: "still here" in [text for _, text in agents_shop.lines])
+    eventually(lambda: followed() == [])
