@@ -19,7 +19,7 @@ demo: ## watch refresh-agent do its job, in a scratch tree; no root needed
 
 test: ## everything that a change has to pass: lint and the whole suite with its coverage
 	@$(PYTHON) tools/system_packages.py
-	@$(environments) dev legacy peers heat-agents heat heat-legacy zaqar
+	@$(environments) dev agent legacy peers heat-agents heat heat-legacy zaqar
 	@$(MAKE) --no-print-directory lint
 	@tools/coverage.sh $(BIN)
 

@@ -21,12 +21,13 @@ BINDEP = pathlib.Path(__file__).resolve().parent.parent / "bindep.txt"
 COMMANDS = {
     "test": (
         "bash", "make", "sleep", "cat", "date", "setpriv", "openssl", "mount", "mkfs.vfat",
-        "redis-check-rdb", "initdb", "mariadbd", "strace",
+        "redis-check-rdb", "initdb", "mariadbd", "strace", "unshare", "nsenter", "pivot_root", "systemctl",
+        "systemd-analyze", "service",
     ),
     "bench": ("cc", "run-parts", "redis-check-rdb", "initdb", "mariadbd", "strace"),
 }  # fmt: skip
 
-# Where mariadbd may be, and not everybody's PATH goes.
+# Where mariadbd, pivot_root and service may be, and not everybody's PATH goes.
 ELSEWHERE = ("/usr/sbin", "/usr/libexec")
 
 # Where postgresql-common looks, when the first server is installed, for whether to make a database cluster

@@ -45,6 +45,10 @@ def test_what_a_run_asks_of_the_disk_can_be_recorded(profile: str) -> None:
     assert "strace" in wanted("dpkg", profile) & wanted("rpm", profile)
 
 
+def test_the_tests_have_a_systemd_also_where_this_machine_runs_without_one() -> None:
+    assert wanted("dpkg", "test") & wanted("rpm", "test") >= {"systemd", "util-linux"}
+
+
 def test_postgresql_is_installed_without_a_cluster_and_nothing_is_left_of_that_wish(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -76,6 +80,8 @@ def test_who_wants_no_cluster_at_all_keeps_that_setting(tmp_path: pathlib.Path) 
         ("test", "redis-check-rdb"),
         ("test", "initdb"),
         ("test", "strace"),
+        ("test", "pivot_root"),
+        ("test", "systemctl"),
         ("bench", "mariadbd"),
         ("bench", "cc"),
         ("bench", "strace"),
