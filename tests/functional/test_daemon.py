@@ -403,7 +403,7 @@ def test_a_success_that_cannot_be_recorded_does_not_end_it_and_is_run_again(node
 
 
 def test_systemd_is_told_ready_status_and_stopping(node: Node, tmp_path: pathlib.Path) -> None:
-    node.hook("configure/10-a")
+    node.hook("configure/10-a", "sleep 0.3")
     node.metadata({"a": 1})
     with notify_socket(tmp_path / "notify") as receiver:
         with node.daemon({"NOTIFY_SOCKET": str(tmp_path / "notify")}):
@@ -411,8 +411,8 @@ def test_systemd_is_told_ready_status_and_stopping(node: Node, tmp_path: pathlib
         messages = []
         while not messages or "STOPPING=1" not in messages[-1]:
             messages.append(receiver.recv(4096).decode())
-    assert messages[0].startswith("READY=1")
-    assert any(message == "STATUS=running configure: 10-a, attempt 1" for message in messages)
+    assert messages[0] == "READY=1"
+    assert any(message == "STATUS=running configure: 10-a, 0 s, attempt 1" for message in messages)
     assert any(message.startswith("STATUS=waiting for a change") for message in messages)
 
 
