@@ -29,27 +29,31 @@ def leave_behind(mask: Masker, log_format: LogFormat) -> int:
     """Start one for what is still listened to, the agent's secrets on its standard input; its pid, 0 if there
     is no need, or if it cannot be started.
     """
-    pipes = followed()
-    if not pipes:
-        return 0
-    told = {"log_format": log_format, "secrets": mask.known(), "pipes": [_told(pipe) for pipe in pipes]}
-    stdin = os.memfd_create("keeper", os.MFD_CLOEXEC)
     try:
-        with open(stdin, "wb", closefd=False) as file:
-            file.write(json.dumps(told).encode())
-        os.lseek(stdin, 0, os.SEEK_SET)
-        return _start(stdin, [pipe.descriptor for pipe in pipes])
+        pipes = followed()
+        if not pipes:
+            return 0
+        told = {
+            "log_format": log_format,
+            "secrets": mask.known(),
+            "pipes": [_told(descriptor, pipe) for descriptor, pipe in pipes],
+        }
+        with open(os.memfd_create("keeper", os.MFD_CLOEXEC), "wb") as stdin:
+            stdin.write(json.dumps(told).encode())
+            stdin.seek(0)
+            pid = _start(stdin.fileno(), [descriptor for descriptor, _ in pipes])
+        for descriptor, _ in pipes:
+            os.close(descriptor)
     except OSError as error:
         LOG.warning("nobody listens any more to what hooks have left running: %s", error.strerror)
         return 0
-    finally:
-        os.close(stdin)
+    return pid
 
 
-def _told(pipe: Pipe) -> dict[str, Any]:
+def _told(descriptor: int, pipe: Pipe) -> dict[str, Any]:
     env = pipe.command.env
     return {
-        "descriptor": pipe.descriptor,
+        "descriptor": descriptor,
         "stream": pipe.stream,
         "run_id": env.get("REFRESH_AGENT_RUN_ID", ""),
         "phase": env.get("REFRESH_AGENT_PHASE", ""),

@@ -10,11 +10,16 @@ from refresh_agent.model import ByteSink, Command, Stream
 CHUNK = 65536
 
 _FOLLOWED: set["Pipe"] = set()
+_FOLLOWED_LOCK = threading.Lock()
+"""Held while one is closed: its number may be another file's right after."""
 
 
-def followed() -> list["Pipe"]:
-    """Those of processes that have outlived their hook, and are listened to in the background."""
-    return list(_FOLLOWED)
+def followed() -> list[tuple[int, "Pipe"]]:
+    """Those of processes that have outlived their hook, and are listened to in the background; each with
+    another descriptor of it, which is the caller's to close.
+    """
+    with _FOLLOWED_LOCK:
+        return [(os.dup(pipe.descriptor), pipe) for pipe in _FOLLOWED]
 
 
 class Pipe:
@@ -40,7 +45,8 @@ class Pipe:
         if self._drained():
             self.close()
         else:
-            _FOLLOWED.add(self)
+            with _FOLLOWED_LOCK:
+                _FOLLOWED.add(self)
             threading.Thread(target=self._follow, name="background-output", daemon=True).start()
 
     def close(self) -> None:
@@ -66,5 +72,6 @@ class Pipe:
         os.set_blocking(self.descriptor, True)
         while self.read():
             pass
-        _FOLLOWED.discard(self)
-        self.close()
+        with _FOLLOWED_LOCK:
+            _FOLLOWED.discard(self)
+            self.close()

@@ -16,7 +16,7 @@ from refresh_agent.phases.handover import Watch, ends, unit_in
 from refresh_agent.phases.pipes import followed
 from refresh_agent.phases.process import Grace, ProcessRunner
 from tests.processes import alive
-from tests.unit.phases.shop import Shop
+from tests.unit.phases.shop import Shop, followers
 from tests.waiting import eventually
 
 UNIT = "refresh-agent.service"
@@ -186,7 +186,10 @@ def test_what_is_no_hook_is_not_handed_over(agents_shop: Shop) -> None:
 def test_what_it_says_goes_on_to_be_heard(agents_shop: Shop) -> None:
     body = f"{CALLS} & caller=$!; sleep 0.1; {TERM}; {WAITS}; echo still here; kill $caller"
     run(agents_shop, body)
-    assert {pipe.command.env[HOOK_ID] for pipe in followed()} == {"the-hook"}
+    listened_to = followed()
+    assert {pipe.command.env[HOOK_ID] for _, pipe in listened_to} == {"the-hook"}
+    for descriptor, _ in listened_to:
+        os.close(descriptor)
     (agents_shop.root / "go").touch()
     eventually(lambda: "still here" in [text for _, text in agents_shop.lines])
-    eventually(lambda: followed() == [])
+    eventually(lambda: followers() == 0)
