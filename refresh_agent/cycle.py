@@ -341,20 +341,20 @@ class Cycle:
         end_leftovers(worker, self.settings.phases.kill_grace)
 
     def _wait_for_hook(self, journal: Journal, hook: HandedOver) -> None:
-        """It has had the agent before this one stopped, and may finish within its own time."""
+        """Left to us by an agent that had to end before it; it may finish within its own time."""
         from refresh_agent.phases.family import Leftovers, end_leftovers, process_table  # noqa: PLC0415
 
         pid, began = hook.leader
         process = process_table().get(pid)
-        limit = self.settings.phases.hook_timeout
         if process is not None and process.began == began:
-            runs = journal.since_boot() - began / os.sysconf("SC_CLK_TCK")
-            if not limit or runs < limit:
-                raise LockedError(f"{hook.where} (pid {pid}) still runs: it has had the agent stopped")
-            LOG.warning("%s has had the time of [phases] hook_timeout = %g s; it is ended", hook.where, limit)
+            if hook.left > 0:
+                raise LockedError(
+                    f"{hook.where} (pid {pid}) still runs: an earlier agent has left it to this one"
+                )
+            LOG.warning("%s, which was left to this agent, has had its time; it is ended", hook.where)
             leftovers = Leftovers(hook.hook_id.__eq__, frozenset([hook.leader]))
             end_leftovers(leftovers, self.settings.phases.kill_grace)
-        LOG.info("%s, which had the agent stopped, has ended; the run is made again", hook.where)
+        LOG.info("%s, which was left to this agent, has ended", hook.where)
         journal.handed_over_has_ended(hook)
 
     def _problems(self) -> str:

@@ -88,12 +88,15 @@ class OpenRun(NamedTuple):
 
 
 class HandedOver(NamedTuple):
-    """A hook that has had its agent stopped, and went on without it; ``where`` is its phase and name."""
+    """A hook that went on without its agent.
 
-    run_id: str
+    ``where``: its phase and name. ``left``: the seconds that it may still take.
+    """
+
     where: str
     hook_id: str
     leader: Leader
+    left: float
 
 
 class HookRecord(NamedTuple):
@@ -181,13 +184,14 @@ class Journal:
         """Hooks of this boot that an agent has left to the next one, and of which no end was seen."""
         with self._file.explained("read"):
             rows = self._db.execute(
-                "SELECT run_id, phase || '/' || hook, hook_id, pid, began FROM hooks"
+                "SELECT phase || '/' || hook, hook_id, pid, began, ifnull(until, 1e999) FROM hooks"
                 " JOIN runs ON runs.id = hooks.run WHERE hooks.outcome = ? AND boot_id = ?",
                 (Ending.HANDED_OVER, self._edge.boot_id()),
             ).fetchall()
+            now = self._edge.since_boot()
             return tuple(
-                HandedOver(str(row[0]), str(row[1]), str(row[2]), Leader(int(row[3]), int(row[4])))
-                for row in rows
+                HandedOver(str(where), str(hook_id), Leader(int(pid), int(began)), float(until) - now)
+                for where, hook_id, pid, began, until in rows
             )
 
     def handed_over_has_ended(self, hook: HandedOver) -> None:
@@ -196,10 +200,6 @@ class Journal:
             self._db.execute(
                 "UPDATE hooks SET outcome = ? WHERE hook_id = ?", (RunOutcome.INTERRUPTED, hook.hook_id)
             )
-
-    def since_boot(self) -> float:
-        """Seconds, of the clock by which leaders began."""
-        return self._edge.since_boot()
 
     def close_interrupted(self) -> tuple[str, ...]:
         """Mark runs that never ended as interrupted; the lock is held, so no agent works on them."""
@@ -288,7 +288,8 @@ class Journal:
 
     def record_hooks(self, run: Run, hooks: Sequence[HookRecord]) -> None:
         """What is known of them by now, in one go: it is written while the next hook runs."""
-        values = [value for hook in hooks for value in (run.row, *_hook_values(hook))]
+        now = self._edge.since_boot()
+        values = [value for hook in hooks for value in (run.row, *_hook_values(hook, now))]
         outputs = [
             value
             for hook in hooks
@@ -298,9 +299,9 @@ class Journal:
         with self._file.together("written"):
             self._db.execute(
                 "INSERT INTO hooks VALUES"
-                + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * len(hooks))
+                + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * len(hooks))
                 + " ON CONFLICT DO UPDATE SET seconds = excluded.seconds, status = excluded.status,"
-                " outcome = excluded.outcome",
+                " outcome = excluded.outcome, until = excluded.until",
                 values,
             )
             if outputs:
@@ -452,13 +453,15 @@ def _set_aside(state_dir: str, edge: Edge, why: str) -> None:
     LOG.error("%s; it is set aside as %s, and everything is run once more", why, aside)
 
 
-def _hook_values(record: HookRecord) -> tuple[object, ...]:
+def _hook_values(record: HookRecord, now: float) -> tuple[object, ...]:
     started, result = record.started, record.result
     began = (record.position, started.phase, _text(started.hook), started.hook_id, started.pid, started.began)
     if result is None:
-        return (*began, record.started_at, None, None, None)
+        return (*began, record.started_at, None, None, None, None)
     ended = result.exit
-    return (*began, record.started_at, ended.seconds, ended.status, ended.ending)
+    goes_on = ended.ending is Ending.HANDED_OVER and ended.left != float("inf")
+    until = now + ended.left if goes_on else None
+    return (*began, record.started_at, ended.seconds, ended.status, ended.ending, until)
 
 
 def _text(text: str) -> str:

@@ -48,6 +48,7 @@ CREATE TABLE hooks (
     seconds REAL,
     status INTEGER,
     outcome TEXT,                   -- NULL while it runs
+    until REAL,                     -- seconds since boot, of one that was handed over; NULL for no end
     PRIMARY KEY (run, position)
 ) WITHOUT ROWID;
 CREATE TABLE outputs (              -- apart from the hooks, so that looking at those is cheap
@@ -140,7 +141,9 @@ INSERT INTO workers SELECT hook_id, run, pid, started_at, NULL, outcome FROM wor
 DROP TABLE workers_1
 """
 
-STEPS = (_FROM_1_TO_2,)
+_FROM_2_TO_3 = "ALTER TABLE hooks ADD COLUMN until REAL"
+
+STEPS = (_FROM_1_TO_2, _FROM_2_TO_3)
 """The n-th brings a journal from version n to n + 1."""
 
 VERSION = len(STEPS) + 1

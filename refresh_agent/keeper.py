@@ -1,7 +1,8 @@
 """Who listens when the agent has ended: a process that reads what hooks have left running goes on to say.
 
 Else it would die of the next line that it writes (SIGPIPE): a daemon that a hook has started, and a hook that
-has had the agent stopped. It ends when all of these have.
+has had the agent stopped. It ends when all of these have. If that was an upgrade of the agent, this program
+is of the new version, and what it is told of the old one.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 from refresh_agent import log
 from refresh_agent.model import LogFormat, Stream
 from refresh_agent.phases.output import Output, line_by_line
-from refresh_agent.phases.pipes import CHUNK, Pipe, followed
+from refresh_agent.phases.pipes import CHUNK, Pipe, stop_following
 from refresh_agent.redact import Masker
 from refresh_agent.systemd import ALWAYS_OURS
 
@@ -29,31 +30,26 @@ def leave_behind(mask: Masker, log_format: LogFormat) -> int:
     """Start one for what is still listened to, the agent's secrets on its standard input; its pid, 0 if there
     is no need, or if it cannot be started.
     """
+    pipes = stop_following()
+    if not pipes:
+        return 0
+    told = {"log_format": log_format, "secrets": mask.known(), "pipes": [_told(pipe) for pipe in pipes]}
     try:
-        pipes = followed()
-        if not pipes:
-            return 0
-        told = {
-            "log_format": log_format,
-            "secrets": mask.known(),
-            "pipes": [_told(descriptor, pipe) for descriptor, pipe in pipes],
-        }
         with open(os.memfd_create("keeper", os.MFD_CLOEXEC), "wb") as stdin:
             stdin.write(json.dumps(told).encode())
             stdin.seek(0)
-            pid = _start(stdin.fileno(), [descriptor for descriptor, _ in pipes])
-        for descriptor, _ in pipes:
-            os.close(descriptor)
+            return _start(stdin.fileno(), [pipe.descriptor for pipe in pipes])
     except OSError as error:
         LOG.warning("nobody listens any more to what hooks have left running: %s", error.strerror)
         return 0
-    return pid
 
 
-def _told(descriptor: int, pipe: Pipe) -> dict[str, Any]:
+def _told(pipe: Pipe) -> dict[str, Any]:
     env = pipe.command.env
     return {
-        "descriptor": descriptor,
+        "descriptor": pipe.descriptor,
+        # latin-1: it need not be a text.
+        "held": pipe.held().decode("latin-1"),
         "stream": pipe.stream,
         "run_id": env.get("REFRESH_AGENT_RUN_ID", ""),
         "phase": env.get("REFRESH_AGENT_PHASE", ""),
@@ -73,7 +69,8 @@ def _start(stdin: int, descriptors: Sequence[int]) -> int:
         *((os.POSIX_SPAWN_DUP2, descriptor, descriptor) for descriptor in descriptors),
     ]
     command = (sys.executable, *PROGRAM)
-    return os.posix_spawn(sys.executable, command, kept, file_actions=actions, setsid=True)
+    # Without the worker's mask, which leaves signals to the main thread: it would be deaf to a TERM.
+    return os.posix_spawn(sys.executable, command, kept, file_actions=actions, setsid=True, setsigmask=[])
 
 
 def main() -> int:
@@ -91,9 +88,10 @@ def main() -> int:
         for pipe in told["pipes"]
     }
     poll = select.poll()
-    for descriptor in outputs:
-        os.set_blocking(descriptor, True)
-        poll.register(descriptor, select.POLLIN)
+    for pipe in told["pipes"]:
+        stream, output = outputs[pipe["descriptor"]]
+        output(stream, pipe["held"].encode("latin-1"))
+        poll.register(pipe["descriptor"], select.POLLIN)
     while outputs:
         for descriptor, _ in poll.poll():
             stream, output = outputs[descriptor]

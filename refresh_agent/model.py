@@ -243,7 +243,8 @@ class Command:
 class Exit(NamedTuple):
     """How it ended. ``status`` as a shell has it: 0-255, 128+n for signal n, 126/127 for not started.
 
-    ``survivors``: what it has left running, as "name (pid)".
+    ``survivors``: what it has left running, as "name (pid)". ``left``: the seconds for which what was handed
+    over may go on; infinity for as long as it likes.
     """
 
     status: int
@@ -251,6 +252,7 @@ class Exit(NamedTuple):
     seconds: float
     detail: str = ""
     survivors: tuple[str, ...] = ()
+    left: float = 0.0
 
     @property
     def stopped(self) -> bool:

@@ -209,10 +209,14 @@ class MaskedStream:
         self._held = data[end:]
         return self._mask.mask(data[:end])
 
+    def take(self) -> bytes:
+        """What is held back, as it is: somebody else goes on with it."""
+        rest, self._held = self._held, b""
+        return rest
+
     def flush(self) -> bytes:
         """The rest; nothing follows, or not soon."""
-        rest, self._held = self._held, b""
-        return self._mask.mask(rest)
+        return self._mask.mask(self.take())
 
     def _before_a_secret(self, data: bytes) -> int:
         """As far as nothing is secret that what follows could complete."""

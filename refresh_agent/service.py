@@ -163,11 +163,13 @@ class Agent(service.ServiceBase):  # type: ignore[misc]
             LOG.debug("internal error", exc_info=True)
             self.error = RefreshAgentError(f"internal error: {type(error).__name__}: {error}")
         finally:
-            systemd.stopping("nothing runs any more", 0)
-            keeper.leave_behind(self._mask, self._settings.log_format)
-            self._presence.end()
-            self._watcher.close()
-            self._ended.set()
+            try:
+                systemd.stopping("nothing runs any more", 0)
+                keeper.leave_behind(self._mask, self._settings.log_format)
+                self._presence.end()
+                self._watcher.close()
+            finally:
+                self._ended.set()
 
     def stop(self, graceful: bool = False) -> None:
         del graceful

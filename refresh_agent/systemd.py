@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
+from refresh_agent.redact import shown
+
 ALWAYS_OURS = (
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
@@ -24,6 +26,9 @@ ALWAYS_OURS = (
 TOLD_AGAIN = 1.0
 """Seconds after which the time that something takes is told anew."""
 
+LONGEST_STATUS = 800
+"""Characters, of up to 4 bytes."""
+
 MARGIN = 5.0
 """Seconds that a stop is given beyond what the agent itself means to take."""
 
@@ -35,7 +40,7 @@ def notify(*assignments: str) -> None:
         return
     import socket  # noqa: PLC0415 - 2 ms that only a notify unit needs
 
-    message = "\n".join(assignments).encode()
+    message = "\n".join(assignments).encode("utf-8", "backslashreplace")
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.connect(f"\0{address[1:]}" if address[0] == "@" else address)
         sender.send(message, socket.MSG_DONTWAIT)  # a manager that does not read must not hold us up
@@ -43,7 +48,11 @@ def notify(*assignments: str) -> None:
 
 def extend(seconds: float) -> None:
     """Ask for so much time from now on until the start or the stop that is under way has to be over."""
-    notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+    notify(_extension(seconds))
+
+
+def _extension(seconds: float) -> str:
+    return f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"
 
 
 def watchdog_seconds(environment: Mapping[str, str], pid: int) -> float:
@@ -105,8 +114,8 @@ class Pulse:
 
 
 def _one_line(text: str) -> str:
-    """A second line would be another assignment."""
-    return " ".join(text.split())
+    """A second line would be another assignment; and systemd drops a message of more than 4 KiB."""
+    return shown(" ".join(text.split()))[:LONGEST_STATUS]
 
 
 PULSE = Pulse(watchdog_seconds(os.environ, os.getpid()))
@@ -115,5 +124,5 @@ PULSE = Pulse(watchdog_seconds(os.environ, os.getpid()))
 
 def stopping(text: str, seconds: float) -> None:
     """The agent ends, which may take so long."""
-    notify("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int((seconds + MARGIN) * 1_000_000)}")
+    notify("STOPPING=1", _extension(seconds + MARGIN))
     PULSE.doing(f"stopping: {text}")

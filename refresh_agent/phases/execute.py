@@ -190,7 +190,7 @@ class _Phase:
         while True:
             failure = failure or self._start_more(waiting)
             if not self._running:
-                self._tell()
+                self.tell()
                 return failure
             if failure and not failure.stopped:
                 self._job.runner.cancel(f"was ended, since {failure.hook or 'environment.d'} failed")
@@ -234,7 +234,7 @@ class _Phase:
             path, (path,), env, timeout=budget.timeout(), joined=self._job.joined, outlives=True
         )
         output = self._output(hook)
-        process = self._job.runner.start(command, self._after_what_is_untold(output))
+        process = self._job.runner.start(command, _AfterWhatIsUntold(self, output))
         started = StartedHook(self._phase, hook, hook_id, process.pid, birth(process.pid))
         self._running[process] = _Hook(started, output, budget)
         self._is_to_be_told(started)
@@ -244,11 +244,12 @@ class _Phase:
         """Tells what is untold while hooks run, so that nothing of it lies between two of them."""
         ended = self._job.runner.next_ended(QUICK) if time.monotonic() < self._tell_by else None
         if ended is None:
-            self._tell()
+            self.tell()
             ended = self._job.runner.next_ended()
         process, how = ended
         hook = self._running.pop(process)
-        hook.output.flush()
+        if how.ending is not Ending.HANDED_OVER:  # then it goes on in the middle of its line
+            hook.output.flush()
         mask = self._job.mask
         how = how._replace(survivors=tuple(map(mask, how.survivors)), detail=mask(how.detail))
         result = HookResult(hook.started, _explained(how, hook.budget), hook.output.tail.bytes())
@@ -260,20 +261,7 @@ class _Phase:
             self._tell_by = time.monotonic() + UNTOLD
         self._untold.append(event)
 
-    def _after_what_is_untold(self, output: Output) -> ByteSink:
-        """That a hook has begun is told before what it says; not so what it has left behind, which has a
-        thread of its own.
-        """
-        ours = threading.get_ident()
-
-        def sink(stream: Stream, data: bytes) -> None:
-            if self._untold and threading.get_ident() == ours:
-                self._tell()
-            output(stream, data)
-
-        return sink
-
-    def _tell(self) -> None:
+    def tell(self) -> None:
         if self._untold:
             self._job.recorder.hooks_changed(self._untold)
             self._untold = []
@@ -290,7 +278,7 @@ class _Phase:
         for path in paths:
             if refusal := self._refusal(path, self._trust.objection(path)):
                 return self._unusable(refusal)
-        self._tell()
+        self.tell()
         env = {**self._job.env, **self._run_env(next(self._job.ids))}
         written = HeldBack(self._output("environment.d"))
         evaluated = environment.evaluate(
@@ -333,6 +321,23 @@ class _Phase:
             self._job.recorder.warn(self._phase, f"{path} is not to be trusted: {objection}")
             return ""
         return f"{path} is not to be trusted: {objection} ([phases] trust)"
+
+
+class _AfterWhatIsUntold:
+    """A sink: that a hook has begun is told before what it says; not so what it has left behind, which has a
+    thread of its own.
+    """
+
+    def __init__(self, phase: _Phase, output: Output) -> None:
+        self._phase = phase
+        self._output = output
+        self._thread = threading.get_ident()
+        self.take = output.take
+
+    def __call__(self, stream: Stream, data: bytes) -> None:
+        if threading.get_ident() == self._thread:
+            self._phase.tell()
+        self._output(stream, data)
 
 
 def _number(hook: str) -> tuple[int, tuple[int, str]] | None:

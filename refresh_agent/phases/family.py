@@ -16,7 +16,7 @@ from typing import NamedTuple
 from refresh_agent.marks import HOOK_ID
 from refresh_agent.phases import cgroup
 from refresh_agent.redact import printable
-from refresh_agent.systemd import PULSE
+from refresh_agent.systemd import MARGIN, PULSE, extend
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks at whether processes that were asked to end are gone."""
@@ -169,6 +169,8 @@ def end_leftovers(leftovers: Leftovers, grace: float) -> tuple[int, ...]:
     nothing = 0
     while time.monotonic() < kill + UNKILLABLE:
         PULSE.beat()
+        # For a stop that comes meanwhile; at any other time it means nothing.
+        extend(kill + UNKILLABLE - time.monotonic() + MARGIN)
         left, groups = leftovers.find(memory), cgroup.populated(leftovers.is_left)
         nothing = 0 if left or groups else nothing + 1
         if nothing == SURE:

@@ -32,8 +32,14 @@ VERBS = frozenset(
 )
 """systemctl's, all that may stop a unit."""
 
-ELSEWHERE = frozenset({"--user", "--global", "-H", "--host", "-M", "--machine", "--root", "--image"})
-"""Options with which it does not speak to the manager that has started us."""
+VERBS_WITH_NOW = frozenset({"disable", "mask", "reenable"})
+"""Those that do so with --now."""
+
+ELSEWHERE = ("--user", "--global", "-H", "--host", "-M", "--machine", "--root", "--image")
+"""How options begin with which it does not speak to the manager that has started us."""
+
+MARKED = "--marked"
+"""For the units that were marked before: RPM's way to restart what it has upgraded. They are not named."""
 
 RECENT = 15.0
 """Seconds. A stop that comes later is not taken for what the hook has asked for."""
@@ -49,10 +55,13 @@ _MANAGERS = frozenset({"", "name=systemd"})
 
 
 class Call(NamedTuple):
-    """A command line by which somebody asks systemd to end the agent, and when it was seen (monotonic)."""
+    """A command line by which somebody asks systemd to end the agent, when it was seen (monotonic), and
+    whether it waits for that end.
+    """
 
     text: str
     at: float
+    waits: bool
 
 
 def unit_in(cgroups: str) -> str:
@@ -69,11 +78,13 @@ def ends(unit: str, argv: Sequence[str]) -> bool:
     """Whether this command line is systemctl's, and asks for the end of that unit."""
     if not argv or os.path.basename(argv[0]) != "systemctl":
         return False
-    if any(word.partition("=")[0] in ELSEWHERE for word in argv):
+    if any(word.startswith(ELSEWHERE) for word in argv):
         return False
     words = [word for word in argv[1:] if not word.startswith("-")]
-    verb = next((place for place, word in enumerate(words) if word in VERBS), len(words))
-    return any(fnmatch.fnmatchcase(unit, _with_suffix(name)) for name in words[verb + 1 :])
+    verbs = VERBS | VERBS_WITH_NOW if "--now" in argv else VERBS
+    verb = next((place for place, word in enumerate(words) if word in verbs), len(words))
+    named = any(fnmatch.fnmatchcase(unit, _with_suffix(name)) for name in words[verb + 1 :])
+    return named or (MARKED in argv and verb < len(words))
 
 
 def _with_suffix(name: str) -> str:
@@ -86,17 +97,23 @@ class Watch:
 
     def __init__(self, unit: str, program: str) -> None:
         self._unit = unit
-        self._descriptor = _inotify(program) if unit and program else -1
+        self._program = program
+        self._descriptor = _inotify() if unit and program else -1
+        self.forget()
 
     def fileno(self) -> int:
         """Readable when somebody has started the program; -1 where that cannot be seen."""
         return self._descriptor
 
     def forget(self) -> None:
-        """What has happened until now."""
-        if self._descriptor >= 0:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._descriptor, 65536)
+        """What has happened until now. From here on it is the program that is there now: an upgrade of
+        systemd puts another in its place.
+        """
+        if self._descriptor < 0:
+            return
+        ctypes.CDLL(None).inotify_add_watch(self._descriptor, os.fsencode(self._program), _IN_OPEN)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._descriptor, 65536)
 
     def look(self, pids: Iterable[int]) -> Call | None:
         """The call that is being made by one of these processes, if one is."""
@@ -105,7 +122,7 @@ class Watch:
         for pid in pids:
             argv = _argv(pid)
             if ends(self._unit, argv):
-                return Call(" ".join(argv), time.monotonic())
+                return Call(" ".join(argv), time.monotonic(), "--no-block" not in argv)
         return None
 
 
@@ -128,11 +145,6 @@ def _argv(pid: int) -> tuple[str, ...]:
         return ()
 
 
-def _inotify(path: str) -> int:
-    """A descriptor that is readable once somebody has opened ``path``; -1 if there can be none."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = int(libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
-    if descriptor >= 0 and libc.inotify_add_watch(descriptor, os.fsencode(path), _IN_OPEN) < 0:
-        os.close(descriptor)
-        return -1
-    return descriptor
+def _inotify() -> int:
+    """-1 if there can be none."""
+    return int(ctypes.CDLL(None).inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))

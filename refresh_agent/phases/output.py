@@ -38,6 +38,11 @@ class Output:
                 self._streams[stream] = MaskedStream(self._mask)
             self._pass_on(stream, self._streams[stream].feed(data))
 
+    def take(self, stream: Stream) -> bytes:
+        """What was held back, and is not masked: whoever goes on to listen begins with it."""
+        with self._one_at_a_time:
+            return self._streams[stream].take() if stream in self._streams else b""
+
     def flush(self) -> None:
         """The hook has ended: what was held back, since it could have gone on, is all there is."""
         with self._one_at_a_time:

@@ -3,33 +3,45 @@
 import contextlib
 import fcntl
 import os
+import select
 import threading
+from collections.abc import Callable
 
 from refresh_agent.model import ByteSink, Command, Stream
 
 CHUNK = 65536
 
-_FOLLOWED: set["Pipe"] = set()
-_FOLLOWED_LOCK = threading.Lock()
-"""Held while one is closed: its number may be another file's right after."""
+_FOLLOWED: dict["Pipe", threading.Thread] = {}
+_ENOUGH = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+"""Readable when nobody is to follow any more."""
+
+LONGEST_LINE = 5.0
+"""Seconds that a thread may take to tell what it has read."""
 
 
-def followed() -> list[tuple[int, "Pipe"]]:
-    """Those of processes that have outlived their hook, and are listened to in the background; each with
-    another descriptor of it, which is the caller's to close.
-    """
-    with _FOLLOWED_LOCK:
-        return [(os.dup(pipe.descriptor), pipe) for pipe in _FOLLOWED]
+def stop_following() -> list["Pipe"]:
+    """The pipes of what has outlived its hook and is listened to in the background; from now on by nobody."""
+    os.eventfd_write(_ENOUGH, 1)
+    for thread in tuple(_FOLLOWED.values()):
+        thread.join(LONGEST_LINE)
+    os.eventfd_read(_ENOUGH)
+    left = list(_FOLLOWED)
+    _FOLLOWED.clear()
+    return left
 
 
 class Pipe:
-    """The reading end of one that a process writes to. ``command``: that process's."""
+    """The reading end of one that a process writes to. ``command``: that process's.
+
+    ``sink`` may have a method ``take``, for ``held``.
+    """
 
     def __init__(self, descriptor: int, stream: Stream, sink: ByteSink, command: Command) -> None:
         self.descriptor = descriptor
         self.stream = stream
         self.command = command
         self._sink = sink
+        self._take: Callable[[Stream], bytes] = getattr(sink, "take", lambda _stream: b"")
 
     def read(self) -> bool:
         """Pass on what is there, or wait for it; False at the end of the stream."""
@@ -45,9 +57,13 @@ class Pipe:
         if self._drained():
             self.close()
         else:
-            with _FOLLOWED_LOCK:
-                _FOLLOWED.add(self)
-            threading.Thread(target=self._follow, name="background-output", daemon=True).start()
+            thread = threading.Thread(target=self._follow, name="background-output", daemon=True)
+            _FOLLOWED[self] = thread
+            thread.start()
+
+    def held(self) -> bytes:
+        """What was read, and is not told yet: the beginning of a line."""
+        return self._take(self.stream)
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -69,9 +85,11 @@ class Pipe:
         return False
 
     def _follow(self) -> None:
-        os.set_blocking(self.descriptor, True)
-        while self.read():
-            pass
-        with _FOLLOWED_LOCK:
-            _FOLLOWED.discard(self)
-            self.close()
+        poll = select.poll()
+        for descriptor in (self.descriptor, _ENOUGH):
+            poll.register(descriptor, select.POLLIN)
+        while _ENOUGH not in dict(poll.poll()):
+            if not self.read():
+                _FOLLOWED.pop(self, None)
+                self.close()
+                return

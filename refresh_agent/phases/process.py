@@ -96,8 +96,11 @@ class Process:
         """Whether it asks, or has just asked, systemd to stop or restart the agent."""
         if not self.may_outlive_us:
             return False
-        self.call = watch.look(self.family.members()) or self.call
-        return self.call is not None and time.monotonic() - self.call.at < RECENT
+        if call := watch.look(self.family.members()):
+            self.call = call
+            return True
+        # One that waits for the stop would be there still: that was another stop.
+        return self.call is not None and not self.call.waits and time.monotonic() - self.call.at < RECENT
 
     def let_go(self) -> None:
         os.close(self.pidfd)
@@ -145,6 +148,7 @@ class ProcessRunner:
             self._spawn_in_group(process, sink)
         except OSError as error:
             if process.group:
+                process.group.kill()
                 process.group.remove()
             status = 126 if error.errno == errno.EACCES else 127
             why = _why_not_started(command.path, error)
@@ -216,8 +220,10 @@ class ProcessRunner:
         process = self._waited_for.get(descriptor)
         if descriptor == self._watch.fileno():
             self._heed()
-        elif process is None:
+        elif descriptor == self._stop.fileno():
             self._stop_all()
+        elif process is None:
+            return  # it was readable, too, when what it is of was handed over
         elif descriptor == process.pidfd:
             self._forget(descriptor)
             process.bury()
@@ -232,12 +238,11 @@ class ProcessRunner:
     def _stop_all(self) -> None:
         self._poll.unregister(self._stop.fileno())
         grace = self._grace.stop
-        names = ", ".join(process.command.path for process in self._running)
-        if any(process.wants_our_end(self._watch) for process in self._running):
-            systemd.stopping(f"{names} is left to the next agent", 0)
+        if self._is_called_for():
             self._hand_over()
         if not self._running:
             return
+        names = ", ".join(process.command.path for process in self._running)
         most = max(self._kill_grace(process) for process in self._running)
         longest = grace + (most if most < float("inf") else self._grace.kill) + UNKILLABLE
         systemd.stopping(f"{names} may take {grace:g} s to end", longest)
@@ -249,13 +254,21 @@ class ProcessRunner:
         """Somebody has called systemctl, just now: was it one of ours, and does it want the agent's end?"""
         self._watch.forget()
         for _ in range(handover.LOOKS):
-            if any(process.wants_our_end(self._watch) for process in self._running) or self._stop.requested:
+            if self._is_called_for():
+                if self._stop.requested:  # by somebody else: this one waits for our end all the same
+                    self._hand_over()
                 return
             time.sleep(handover.PAUSE)
 
+    def _is_called_for(self) -> bool:
+        return any(process.wants_our_end(self._watch) for process in self._running)
+
     def _hand_over(self) -> None:
         """To the next agent: what runs goes on without this one, and so does all that runs beside it."""
-        for process in [process for process in self._running if process.may_outlive_us]:
+        handed_over = [process for process in self._running if process.may_outlive_us]
+        names = ", ".join(process.command.path for process in handed_over)
+        systemd.stopping(f"{names} is left to the next agent", 0)
+        for process in handed_over:
             self._running.remove(process)
             self._forget(process.pidfd)
             process.let_go()
@@ -265,8 +278,9 @@ class ProcessRunner:
             process.outputs.clear()
             why = f"it has called {process.call.text!r}" if process.call else "with what runs beside it"
             detail = f"is left to the next agent ({why})"
-            seconds = time.monotonic() - process.began
-            self._ended.append((process, Exit(143, Ending.HANDED_OVER, seconds, detail)))
+            now = time.monotonic()
+            seconds, left = now - process.began, max(0.0, process.due - now)
+            self._ended.append((process, Exit(143, Ending.HANDED_OVER, seconds, detail, left=left)))
 
     def _advance(self, process: Process, now: float) -> None:
         """TERM to all that belongs to a process whose time is up, the grace, then KILL until nothing is left.

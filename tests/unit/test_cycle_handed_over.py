@@ -13,6 +13,7 @@ import pytest
 from refresh_agent.cycle import Cycle, Result
 from refresh_agent.errors import ExitCode, LockedError
 from refresh_agent.journal import Journal
+from refresh_agent.journal_file import since_boot
 from refresh_agent.model import RunOutcome, Trigger
 from refresh_agent.phases import handover
 from refresh_agent.phases.handover import Watch
@@ -100,7 +101,7 @@ def test_the_run_is_interrupted_there_and_nothing_has_ended_the_hook(node: Node)
 
 
 def test_the_next_agent_waits_for_it_and_ends_nothing(node: Node) -> None:
-    with pytest.raises(LockedError, match=rf"configure/55-upgrade \(pid {node.pid()}\) still runs"):
+    with pytest.raises(LockedError, match=rf"configure/55-upgrade \(pid {node.pid()}\) still runs: an"):
         node.refresh(Trigger.START)
     with pytest.raises(LockedError):
         node.refresh(Trigger.START)
@@ -121,12 +122,26 @@ def test_then_it_runs_again_and_the_hook_knows_that_it_was_itself(node: Node) ->
     assert told == ["start 1 -", "retry 2 configure/55-upgrade"]
 
 
-def test_it_is_waited_for_as_long_as_a_hook_may_run(node: Node, log: pytest.LogCaptureFixture) -> None:
-    node.changes = {"phases": {"hook_timeout": 0.01}}
+def test_it_is_waited_for_as_long_as_it_may_run(node: Node, log: pytest.LogCaptureFixture) -> None:
+    with sqlite3.connect(node.state / "journal.sqlite") as db:
+        db.execute("UPDATE hooks SET until = 1.0 WHERE hook = '55-upgrade'")
+    db.close()
     (node.root / "upgraded").touch()  # it runs to its end when it is made again
     assert node.refresh(Trigger.START).exit_code is ExitCode.OK
     assert not alive(node.pid())
-    assert "configure/55-upgrade has had the time of [phases] hook_timeout = 0.01 s" in log.text
+    assert "configure/55-upgrade, which was left to this agent, has had its time; it is ended" in log.text
+
+
+@pytest.mark.parametrize("limit", ["hook_timeout", "phase_timeout", "run_timeout"])
+def test_the_limits_that_it_had_hold_until_its_end(limit: str, node: Node) -> None:
+    (node.root / "go").touch()
+    eventually(lambda: not alive(node.pid()))
+    (node.root / "go").unlink()
+    (node.root / "upgraded").unlink()
+    node.changes = {"phases": {limit: 600}}
+    assert node.refresh(Trigger.START).failure is not None  # it is left to the next agent once more
+    ((left,),) = node.rows("SELECT until FROM hooks WHERE outcome = 'handed over' AND hook = '55-upgrade'")
+    assert 500 < left - since_boot() <= 600
 
 
 def test_it_is_no_hook_of_another_boot(node: Node) -> None:

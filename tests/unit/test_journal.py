@@ -458,6 +458,7 @@ def fill(journal: Journal, *, runs: int, hooks: int) -> None:
         )
         for position in range(hooks):
             db.execute(
-                "INSERT INTO hooks VALUES (?, ?, 'configure', '10-a', 'mark', 1, 1, 1.0, 0.1, 0, 'exited')",
+                "INSERT INTO hooks VALUES"
+                " (?, ?, 'configure', '10-a', 'mark', 1, 1, 1.0, 0.1, 0, 'exited', NULL)",
                 (number + 1, position),
             )

@@ -44,6 +44,14 @@ def test_a_status_of_several_lines_cannot_smuggle_in_an_assignment(manager: sock
     assert manager.recv(1000).splitlines() == [b"STATUS=failed STOPPING=1, 0 s, failed STOPPING=1"]
 
 
+def test_a_status_that_is_no_text_or_too_long_is_told_all_the_same(manager: socket.socket) -> None:
+    """The name of a hook may be any bytes; systemd drops a message of more than 4 KiB."""
+    systemd.Pulse(math.inf).doing("running configure: 10-\udcff\x1b[31m" + "\U0001f600" * 2000)
+    message = manager.recv(100_000)
+    assert message.startswith(b"STATUS=running configure: 10-\\udcff\\x1b[31m")
+    assert len(message) < 4096
+
+
 def test_a_stop_asks_for_the_time_that_it_takes_and_says_why(
     manager: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from tests.pages import TOP, blocks, read
 
 INSTALL = TOP / "docs" / "install.rst"
 
-VERIFY = ("systemd-analyze", "verify", "--man=no", "--recursive-errors=no")
+VERIFY = ("systemd-analyze", "verify", "--recursive-errors=no")
 
 KNOWN_TO_247 = frozenset({
     "After", "Before", "Conflicts", "DefaultDependencies", "Description", "Documentation", "Requires",

@@ -12,6 +12,11 @@ RESTARTS = {
     "not-waiting": "systemctl restart --no-block refresh-agent",
     "service": "service refresh-agent restart",
     "stop-then-start": "systemctl stop refresh-agent; systemctl start refresh-agent",
+    "disable-then-enable": "systemctl disable --now refresh-agent; systemctl enable --now refresh-agent",
+    # As RPM does it.
+    "marked": f"systemctl set-property {NAME} Markers=+needs-restart; systemctl reload-or-restart --marked",
+    # An upgrade tells what it does: so its output is readable in the moment of the stop.
+    "talking": "(while :; do echo progress; done) & systemctl restart refresh-agent; kill $!",
 }
 
 UPGRADE = """
@@ -71,6 +76,20 @@ def test_it_may_be_the_first_thing_that_a_hook_does_and_over_at_once(unit: Unit)
 def finished(unit: Unit, expected: list[str]) -> bool:
     """So many hooks to their end, and what each of them had made again."""
     return unit.told("finished") == expected and unit.outcomes()[-1:] == ["success"]
+
+
+def test_a_hook_may_restart_the_agent_that_somebody_is_stopping_already(unit: Unit) -> None:
+    unit.configure("[phases]\nstop_grace = 20\nkill_grace = 1")
+    wait = f"until [ -e {STORY}/go ]; do sleep 0.05; done"
+    unit.hook("configure/10-upgrade", upgrade(f"{wait}; systemctl restart refresh-agent"))
+    unit.metadata({"a": 1})
+    unit.start()
+    unit.wait_for_told("pids")
+    unit.machine.run("systemctl", "stop", "--no-block", NAME)
+    eventually(lambda: unit.show("ActiveState") == "deactivating")
+    unit.tell("go")
+    eventually(lambda: unit.outcomes()[-1:] == ["success"], 15)
+    assert unit.told("finished") == ["finished"]
 
 
 def test_a_hook_that_stops_the_agent_finishes_and_the_agent_is_stopped(unit: Unit) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import select
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,6 @@ from refresh_agent.marks import HOOK_ID
 from refresh_agent.model import Command, Ending, Exit
 from refresh_agent.phases import handover
 from refresh_agent.phases.handover import Watch, ends, unit_in
-from refresh_agent.phases.pipes import followed
 from refresh_agent.phases.process import Grace, ProcessRunner
 from tests.processes import alive
 from tests.unit.phases.shop import Shop, followers
@@ -50,6 +50,8 @@ def test_the_unit_is_known_by_its_cgroup(cgroups: str, unit: str) -> None:
         "systemctl -t service restart refresh-*",
         "systemctl reload-or-restart refresh-agent",
         "systemctl condrestart refresh-agent",
+        "systemctl disable --now refresh-agent",
+        "systemctl --now mask refresh-agent.service",
     ],
 )
 def test_these_ask_for_its_end(line: str) -> None:
@@ -66,6 +68,8 @@ def test_these_ask_for_its_end(line: str) -> None:
         "systemctl restart refresh-agent.timer",
         "systemctl start refresh-agent",
         "systemctl reload refresh-agent",
+        "systemctl disable refresh-agent",
+        "systemctl enable --now refresh-agent",
         "systemctl status refresh-agent",
         "systemctl is-active refresh-agent restart",
         "systemctl --user restart refresh-agent",
@@ -85,14 +89,15 @@ def test_without_a_unit_nothing_is_looked_at(tmp_path: pathlib.Path) -> None:
     assert watch.look([os.getpid()]) is None
 
 
-def test_without_the_program_only_its_starts_are_not_seen(tmp_path: pathlib.Path) -> None:
-    assert Watch(UNIT, str(tmp_path / "missing")).fileno() == -1
+def test_without_the_program_nothing_is_waited_for() -> None:
+    assert Watch(UNIT, "").fileno() == -1
 
 
 # --- what becomes of the hook ------------------------------------------------------------------------------
 
 WAITS = "until [ -e $ROOT/go ]; do sleep 0.01; done"
 CALLS = f'"$ROOT/systemctl" -c "read -t 30 <> $ROOT/answer" restart {UNIT}'
+CALLS_WITHOUT_WAITING = f'"$ROOT/systemctl" -c "read -t 0.03 <> $ROOT/answer" restart --no-block {UNIT}'
 """Bash under another name, which shows the arguments and waits: there is no systemd here."""
 
 
@@ -142,8 +147,7 @@ def test_a_hook_that_waits_for_the_agents_end_is_left_to_the_next(agents_shop: S
 @pytest.mark.usefixtures("stops_at_a_term")
 def test_a_call_that_did_not_wait_is_remembered(agents_shop: Shop) -> None:
     """systemctl --no-block has ended before the agent is stopped."""
-    call = f'"$ROOT/systemctl" -c "read -t 0.03 <> $ROOT/answer" restart {UNIT}'
-    ended = run(agents_shop, f"{call}; {TERM}; {WAITS}; touch $ROOT/finished")
+    ended = run(agents_shop, f"{CALLS_WITHOUT_WAITING}; {TERM}; {WAITS}; touch $ROOT/finished")
     assert ended.ending is Ending.HANDED_OVER
     (agents_shop.root / "go").touch()
     eventually((agents_shop.root / "finished").exists)
@@ -153,8 +157,45 @@ def test_a_call_that_did_not_wait_is_remembered(agents_shop: Shop) -> None:
 def test_but_not_for_long(agents_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """An hour later it is an operator who stops the agent."""
     monkeypatch.setattr("refresh_agent.phases.process.RECENT", 0.0)
-    call = f'"$ROOT/systemctl" -c "read -t 0.03 <> $ROOT/answer" restart {UNIT}'
+    assert run(agents_shop, f"{CALLS_WITHOUT_WAITING}; {TERM}; {WAITS}").ending is Ending.STOPPED
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
+def test_nor_one_that_has_waited_and_is_over(agents_shop: Shop) -> None:
+    """It was refused, or was about a reload: whoever stops the agent now is somebody else."""
+    call = CALLS_WITHOUT_WAITING.replace("--no-block", "--quiet")
     assert run(agents_shop, f"{call}; {TERM}; {WAITS}").ending is Ending.STOPPED
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
+def test_a_call_that_comes_after_the_stop_counts_too(agents_shop: Shop) -> None:
+    """An operator has stopped the agent while the hook was still unpacking."""
+    ended = run(agents_shop, f"{TERM}; sleep 0.1; {CALLS} & {WAITS}; touch $ROOT/finished; kill $!")
+    assert ended.ending is Ending.HANDED_OVER
+    (agents_shop.root / "go").touch()
+    eventually((agents_shop.root / "finished").exists)
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
+def test_a_hook_that_talks_all_the_time_is_handed_over_as_well(agents_shop: Shop) -> None:
+    """Its output is readable in the very moment of the stop."""
+    body = f"( sleep 0.2; {CALLS} & sleep 0.1; {TERM} ) & until [ -e $ROOT/go ]; do echo progress; done"
+    assert run(agents_shop, body).ending is Ending.HANDED_OVER
+    (agents_shop.root / "go").touch()
+
+
+def test_another_program_in_the_place_of_the_first_is_seen(tmp_path: pathlib.Path) -> None:
+    """An upgrade of systemd."""
+    program = tmp_path / "systemctl"
+    shutil.copy("/bin/true", program)
+    watch = Watch(UNIT, str(program))
+    shutil.copy("/bin/true", tmp_path / "new")
+    (tmp_path / "new").rename(program)
+    watch.forget()
+    assert select.select([watch.fileno()], (), (), 0) == ([], [], [])
+    subprocess.run([program], check=True)
+    assert select.select([watch.fileno()], (), (), 0)[0] == [watch.fileno()]
+    os.close(watch.fileno())
 
 
 @pytest.mark.usefixtures("stops_at_a_term")
@@ -186,10 +227,7 @@ def test_what_is_no_hook_is_not_handed_over(agents_shop: Shop) -> None:
 def test_what_it_says_goes_on_to_be_heard(agents_shop: Shop) -> None:
     body = f"{CALLS} & caller=$!; sleep 0.1; {TERM}; {WAITS}; echo still here; kill $caller"
     run(agents_shop, body)
-    listened_to = followed()
-    assert {pipe.command.env[HOOK_ID] for _, pipe in listened_to} == {"the-hook"}
-    for descriptor, _ in listened_to:
-        os.close(descriptor)
+    assert followers() > 0
     (agents_shop.root / "go").touch()
     eventually(lambda: "still here" in [text for _, text in agents_shop.lines])
     eventually(lambda: followers() == 0)
