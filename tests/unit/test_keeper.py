@@ -25,8 +25,16 @@ DAEMON = """
 """
 """It says nothing before the test wants it to: by then the agent is gone."""
 
+FIRST_AND_LAST = """
+( until [ -e $ROOT/first ]; do sleep 0.01; done ) 2> /dev/null &
+( echo $BASHPID > $ROOT/pid
+  until [ -e $ROOT/go ]; do sleep 0.01; done
+  echo "still here" >&2 ) > /dev/null &
+"""
+"""Each holds one of the hook's two pipes."""
+
 AGENT = """
-import os, sys
+import os, signal, sys
 from refresh_agent import keeper
 from refresh_agent.model import Command, LogFormat
 from refresh_agent.phases.process import Grace, ProcessRunner
@@ -40,6 +48,7 @@ env = {
 }
 ended = ProcessRunner(Stop(), Grace()).run(Command(hook, (hook,), env), lambda *_: None)
 assert ended.ok, ended
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as in the daemon's worker
 print(keeper.leave_behind(Masker(["hunter2-hunter2"]), LogFormat(log_format)))
 """
 """It runs one hook, and ends."""
@@ -61,6 +70,14 @@ class Left:
 
     def log(self) -> str:
         return self._log.read_text()
+
+    def pipes(self) -> int:
+        """How many of them the keeper has open."""
+        found = 0
+        for path in pathlib.Path(f"/proc/{self.keeper}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it imports, and closes what it has read
+                found += int(path.name) > 2 and os.readlink(path).startswith("pipe:")
+        return found
 
     def let_go_on(self) -> None:
         (self.root / "go").touch()
@@ -116,10 +133,16 @@ def test_it_holds_nothing_of_the_agents_but_these_pipes(left: Left) -> None:
     folder = pathlib.Path(f"/proc/{left.keeper}/fd")
     eventually(lambda: b"-m" in pathlib.Path(f"/proc/{left.keeper}/cmdline").read_bytes())
 
-    def kinds() -> set[str]:
-        return {os.readlink(path).partition(":")[0] for path in folder.iterdir() if int(path.name) > 2}
+    def kinds() -> list[str]:
+        found = []
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it imports, and closes what it has read
+                if int(path.name) > 2:
+                    found.append(os.readlink(path).partition(":")[0])
+        return sorted(found)
 
-    eventually(lambda: kinds() == {"pipe"})
+    # The first is its own, of refresh_agent.phases.pipes.
+    eventually(lambda: kinds() == ["anon_inode", "pipe", "pipe"])
 
 
 def test_its_log_is_in_the_agents_format(tmp_path: pathlib.Path) -> None:
@@ -137,3 +160,34 @@ def test_its_log_is_in_the_agents_format(tmp_path: pathlib.Path) -> None:
 
 def test_where_nobody_goes_on_none_is_started(tmp_path: pathlib.Path) -> None:
     assert Left(tmp_path, "echo done").keeper == 0
+
+
+def test_it_goes_on_for_the_last_when_the_first_has_ended(tmp_path: pathlib.Path) -> None:
+    left = Left(tmp_path, FIRST_AND_LAST)
+    try:
+        eventually(lambda: left.pipes() == 2)
+        (tmp_path / "first").touch()
+        eventually(lambda: left.pipes() == 1)
+        left.let_go_on()
+        left.wait_for_the_end()
+    finally:
+        (tmp_path / "first").touch()
+        left.kill()
+    assert "configure/10-a| still here" in left.log()
+
+
+def test_a_last_line_that_does_not_end_is_told_too(tmp_path: pathlib.Path) -> None:
+    left = Left(tmp_path, DAEMON.replace('echo "a word on the other"', 'printf "a last word"'))
+    try:
+        left.let_go_on()
+        left.wait_for_the_end()
+    finally:
+        left.kill()
+    assert "configure/10-a| a last word" in left.log()
+
+
+def test_whoever_asks_it_to_end_is_heard(left: Left) -> None:
+    """systemd does, where it stops all that a unit has left running."""
+    os.kill(left.keeper, signal.SIGTERM)
+    left.wait_for_the_end()
+    assert not (left.root / "said").exists()

@@ -18,6 +18,7 @@ from refresh_agent.model import Document, Snapshot
 from refresh_agent.pollers import Poller, Pollers
 from refresh_agent.polling import Polling
 from refresh_agent.sources import Source
+from refresh_agent.systemd import Pulse
 from refresh_agent.wakeup import Stop
 from tests.unit.support import LIMITS, open_descriptors
 from tests.waiting import eventually
@@ -139,6 +140,15 @@ def test_a_stop_ends_the_wait(polls: Polls) -> None:
     threads = polls.start()
     polls.stop.request(15)
     threads.wait(60, polls.stop)
+
+
+def test_who_waits_for_an_answer_gives_signs_of_life(polls: Polls, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[str] = []
+    monkeypatch.setattr(pollers, "PULSE", Pulse(0.02, beats.append))
+    polls.shelf.gate.clear()
+    polls.start().wait(0.2, polls.stop)
+    assert len(beats) >= 2
+    assert set(beats) == {"WATCHDOG=1"}
 
 
 def test_hurrying_brings_it_back_to_the_minimum(polls: Polls) -> None:

@@ -3,22 +3,25 @@
 import fcntl
 import pathlib
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 
+from refresh_agent import systemd
 from refresh_agent.backoff import Backoff
 from refresh_agent.cycle import Result
-from refresh_agent.errors import ConfigError, ExitCode, StateError
+from refresh_agent.errors import ExitCode, StateError
 from refresh_agent.journal_file import since_boot
-from refresh_agent.model import PollingSettings, RetrySettings, Settings, Trigger
+from refresh_agent.model import PollingSettings, RetrySettings, Trigger
 from refresh_agent.plan import Action, Decision
 from refresh_agent.quiescence import Quiescence
-from refresh_agent.service import Agent, Timers
-from refresh_agent.wakeup import Stop
-from tests.unit.support import Tree, write_json
+from refresh_agent.service import Agent, Means, Timers
+from refresh_agent.triggers import Watcher
+from tests.unit.serving import Node
+from tests.unit.support import write_json
 from tests.waiting import eventually
 
 # --- timers ------------------------------------------------------------------------------------------------
@@ -47,32 +50,6 @@ def test_the_clock_goes_on() -> None:
 
 
 # --- turns -------------------------------------------------------------------------------------------------
-
-
-class Node(Tree):
-    def __init__(self, root: pathlib.Path) -> None:
-        super().__init__(root)
-        self.stop = Stop()
-        self.changes: dict[str, Any] = {}
-        self.bad_configuration = ""
-        write_json(self.metadata, {"a": 1})
-        self.hook("configure/10-a", f"test ! -e {self.root}/broken")
-        self.agent = Agent(self, self.stop)
-
-    def watch(self) -> tuple[str, ...]:
-        return (str(self.root / "conf"),)
-
-    def digest(self) -> str:
-        path = self.root / "conf"
-        return path.read_text() if path.exists() else ""
-
-    def load(self) -> Settings:
-        if self.bad_configuration:
-            raise ConfigError(self.bad_configuration)
-        return self.settings(**self.changes)
-
-    def runs(self) -> int:
-        return len(self.ran())
 
 
 @pytest.fixture
@@ -182,6 +159,26 @@ def test_a_refresh_that_was_asked_for_and_met_a_state_error_is_made_up_for(
     eventually(lambda: "the lock file cannot be opened" in log.text)
     living.lock.rmdir()
     eventually(lambda: living.runs() == 2)
+
+
+class Announced(Watcher):
+    """It tells systemd, too, what it does."""
+
+    def watch(self, paths: Iterable[str]) -> None:
+        super().watch(paths)
+        systemd.notify("WATCHED=1")
+
+
+def test_it_is_ready_once_its_files_are_watched(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes from then on is not missed."""
+    node.agent = Agent(node, node.stop, Means(watcher=Announced))
+    node.stop.request(signal.SIGTERM)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(node.root / "notify"))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(node.root / "notify"))
+        node.agent.start()
+        assert [manager.recv(100) for _ in range(2)] == [b"WATCHED=1", b"READY=1"]
 
 
 def test_a_state_error_at_the_start_ends_it(node: Node) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 import pytest
 
 from refresh_agent.marks import HOOK_ID
-from refresh_agent.model import Command, Ending
+from refresh_agent.model import Command, Ending, Trigger
 from refresh_agent.phases import cgroup, family
 from refresh_agent.phases.process import Grace, ProcessRunner
 from tests.processes import alive
 from tests.unit.phases.shop import Shop
+from tests.unit.serving import Node
 from tests.waiting import eventually
 
 HYBRID = """\
@@ -234,6 +235,21 @@ def test_what_the_hook_of_a_killed_agent_has_left_is_found_by_the_next(
     eventually(lambda: swept(delegated))
 
 
+def test_who_is_another_process_at_each_look_is_ended_by_the_next_agent_too(
+    contained: Shop, delegated: pathlib.Path
+) -> None:
+    """No look finds the one that runs by then; only the group has it for sure."""
+    group = delegated / "hook-of-a-killed-agent"
+    group.mkdir()
+    (contained.root / "hops.py").write_text(HOPS.format(root=contained.root))
+    enter_and_hop = f"echo 0 > {group}/cgroup.procs; exec env -i {sys.executable} {contained.root}/hops.py"
+    with subprocess.Popen(["/bin/sh", "-c", enter_and_hop]):
+        assert contained.pid()
+    family.end_leftovers(family.Leftovers("of-a-killed-agent".__eq__), 0.1)
+    assert not cgroup.Group(str(group)).populated
+    eventually(lambda: swept(delegated))
+
+
 # --- what a hook leaves running ----------------------------------------------------------------------------
 
 
@@ -249,6 +265,14 @@ def test_the_group_of_a_daemon_stays_until_its_end(contained: Shop, delegated: p
     os.waitpid(daemon, 0)
     ProcessRunner(contained.stop, Grace())  # the next run begins
     assert groups(delegated) == []
+
+
+def test_the_daemon_need_not_run_again_to_remove_it(delegated: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    node = Node(tmp_path)
+    node.agent._refresh(Trigger.START)
+    (delegated / "hook-ended-since").mkdir()
+    node.agent._rescan(0)
+    assert (node.runs(), groups(delegated)) == (1, [])
 
 
 def test_what_is_swept_was_a_hooks_and_is_empty(delegated: pathlib.Path) -> None:

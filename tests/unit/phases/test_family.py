@@ -10,6 +10,7 @@ import pytest
 
 from refresh_agent.marks import HOOK_ID
 from refresh_agent.phases import family
+from refresh_agent.systemd import Pulse
 from tests.processes import alive, children
 from tests.waiting import eventually
 
@@ -110,10 +111,30 @@ def test_what_only_just_appears_is_asked_too(others: "list[subprocess.Popen[byte
     assert others[0].wait(10) == 128 + signal.SIGTERM
 
 
+def test_what_does_not_want_to_end_is_no_reason_to_fall_silent(
+    others: "list[subprocess.Popen[bytes]]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[str] = []
+    monkeypatch.setattr(family, "PULSE", Pulse(0.1, beats.append))
+    left = started("trap '' TERM; while :; do sleep 0.05; done", others, **{HOOK_ID: "hook"})
+    eventually(lambda: _ignores(left, signal.SIGTERM))
+    assert left in family.end_leftovers(family.Leftovers("hook".__eq__), 0.5)
+    assert len(beats) >= 2
+    assert set(beats) == {"WATCHDOG=1"}
+
+
 def _catches(pid: int, number: int) -> bool:
+    return _is_among("SigCgt", pid, number)
+
+
+def _ignores(pid: int, number: int) -> bool:
+    return _is_among("SigIgn", pid, number)
+
+
+def _is_among(name: str, pid: int, number: int) -> bool:
     with open(f"/proc/{pid}/status") as file:
-        caught = next(line.split()[1] for line in file if line.startswith("SigCgt"))
-    return bool(int(caught, 16) >> (number - 1) & 1)
+        signals = next(line.split()[1] for line in file if line.startswith(name))
+    return bool(int(signals, 16) >> (number - 1) & 1)
 
 
 # --- leftovers ---------------------------------------------------------------------------------------------

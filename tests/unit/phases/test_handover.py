@@ -1,5 +1,6 @@
 """A hook that has systemd stop or restart the agent; os-collect-config, LP 1603144."""
 
+import itertools
 import os
 import pathlib
 import select
@@ -11,12 +12,14 @@ from collections.abc import Iterator
 import pytest
 
 from refresh_agent.marks import HOOK_ID
-from refresh_agent.model import Command, Ending, Exit
-from refresh_agent.phases import handover
+from refresh_agent.model import Command, Ending, Exit, PhaseSettings
+from refresh_agent.phases import execute, handover
 from refresh_agent.phases.handover import Watch, ends, unit_in
 from refresh_agent.phases.process import Grace, ProcessRunner
+from refresh_agent.redact import Masker
 from tests.processes import alive
 from tests.unit.phases.shop import Shop, followers
+from tests.unit.support import Recording, write_hook
 from tests.waiting import eventually
 
 UNIT = "refresh-agent.service"
@@ -52,6 +55,8 @@ def test_the_unit_is_known_by_its_cgroup(cgroups: str, unit: str) -> None:
         "systemctl condrestart refresh-agent",
         "systemctl disable --now refresh-agent",
         "systemctl --now mask refresh-agent.service",
+        "systemctl reload-or-restart --marked",
+        "systemctl --marked --no-block reload-or-restart",
     ],
 )
 def test_these_ask_for_its_end(line: str) -> None:
@@ -74,6 +79,9 @@ def test_these_ask_for_its_end(line: str) -> None:
         "systemctl is-active refresh-agent restart",
         "systemctl --user restart refresh-agent",
         "systemctl -H other restart refresh-agent",
+        "systemctl -Hremote restart refresh-agent",
+        "systemctl -Mother reload-or-restart --marked",
+        "systemctl --marked daemon-reload",
         "systemctl --machine=other restart refresh-agent",
         "service refresh-agent restart",  # what it becomes is seen
         "echo systemctl restart refresh-agent",
@@ -182,6 +190,23 @@ def test_a_hook_that_talks_all_the_time_is_handed_over_as_well(agents_shop: Shop
     body = f"( sleep 0.2; {CALLS} & sleep 0.1; {TERM} ) & until [ -e $ROOT/go ]; do echo progress; done"
     assert run(agents_shop, body).ending is Ending.HANDED_OVER
     (agents_shop.root / "go").touch()
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
+def test_a_secret_in_its_call_is_not_told(agents_shop: Shop) -> None:
+    root = agents_shop.root
+    call = f"{CALLS} hunter2-hunter2 & sleep 0.1; {TERM}; {WAITS}"
+    write_hook(root / "configure.d/10-a", f"{call}; kill $!; touch $ROOT/finished")
+    settings, told, mask = PhaseSettings(str(root)), Recording(), Masker(["hunter2-hunter2"])
+    env = {"PATH": os.environ["PATH"], "ROOT": str(root)}
+    ids = itertools.repeat("the-hook")
+    job = execute.Job(settings, env, {}, agents_shop.runner, told, agents_shop.stop, mask, ids)
+    failure = execute.run_phases(job, ["configure"])
+    (root / "go").touch()
+    eventually((root / "finished").exists)
+    assert told.results[0].exit.ending is Ending.HANDED_OVER
+    for text in (told.results[0].exit.detail, str(failure)):
+        assert f"restart {UNIT} ***'" in text
 
 
 def test_another_program_in_the_place_of_the_first_is_seen(tmp_path: pathlib.Path) -> None:
