@@ -91,6 +91,7 @@ def main() -> int:
     for pipe in told["pipes"]:
         stream, output = outputs[pipe["descriptor"]]
         output(stream, pipe["held"].encode("latin-1"))
+        os.set_blocking(pipe["descriptor"], True)
         poll.register(pipe["descriptor"], select.POLLIN)
     while outputs:
         for descriptor, _ in poll.poll():

@@ -61,7 +61,8 @@ class Process:
         self.outputs: dict[int, Pipe] = {}
         self.status = 0
         self.detail = ""
-        self.due = self.began + command.timeout if command.timeout else float("inf")
+        self.limit = self.began + command.timeout if command.timeout else float("inf")
+        self.due = self.limit
         self.ending = Ending.TIMEOUT
         self.why = f"ran longer than {command.timeout:.3g} s and was ended" if command.timeout else ""
         self.kill_at: float | None = None
@@ -279,7 +280,7 @@ class ProcessRunner:
             why = f"it has called {process.call.text!r}" if process.call else "with what runs beside it"
             detail = f"is left to the next agent ({why})"
             now = time.monotonic()
-            seconds, left = now - process.began, max(0.0, process.due - now)
+            seconds, left = now - process.began, max(0.0, process.limit - now)
             self._ended.append((process, Exit(143, Ending.HANDED_OVER, seconds, detail, left=left)))
 
     def _advance(self, process: Process, now: float) -> None:

@@ -1,6 +1,7 @@
 """A hook that has systemd stop or restart the agent; os-collect-config, LP 1603144."""
 
 import itertools
+import math
 import os
 import pathlib
 import select
@@ -180,6 +181,7 @@ def test_a_call_that_comes_after_the_stop_counts_too(agents_shop: Shop) -> None:
     """An operator has stopped the agent while the hook was still unpacking."""
     ended = run(agents_shop, f"{TERM}; sleep 0.1; {CALLS} & {WAITS}; touch $ROOT/finished; kill $!")
     assert ended.ending is Ending.HANDED_OVER
+    assert ended.left == math.inf  # and not what was left of the grace
     (agents_shop.root / "go").touch()
     eventually((agents_shop.root / "finished").exists)
 
