@@ -270,13 +270,7 @@ class ProcessRunner:
         names = ", ".join(process.command.path for process in handed_over)
         systemd.stopping(f"{names} is left to the next agent", 0)
         for process in handed_over:
-            self._running.remove(process)
-            self._forget(process.pidfd)
-            process.let_go()
-            for descriptor, output in process.outputs.items():
-                self._forget(descriptor)
-                output.let_go()
-            process.outputs.clear()
+            self._let_go_of(process)
             why = f"it has called {process.call.text!r}" if process.call else "with what runs beside it"
             detail = f"is left to the next agent ({why})"
             now = time.monotonic()
@@ -309,21 +303,26 @@ class ProcessRunner:
         return self._grace.kill if own is None else own
 
     def _finish(self, process: Process, ending: Ending) -> None:
-        self._running.remove(process)
         status, detail = process.status, process.detail if ending is Ending.EXITED else process.why
         if not process.buried:  # it is buried later, if ever
             status, detail = 137, f"{detail}; that could not be done"
+        self._let_go_of(process)
+        survivors = process.family.survivors() if self._running or reap_orphans() else ()
+        if process.group:
+            process.group.remove()
+        seconds = time.monotonic() - process.began
+        self._ended.append((process, Exit(status, ending, seconds, detail, survivors)))
+
+    def _let_go_of(self, process: Process) -> None:
+        """It is waited for no more. Who still writes into its pipes is listened to in the background."""
+        self._running.remove(process)
+        if not process.buried:
             self._forget(process.pidfd)
             process.let_go()
         for descriptor, output in process.outputs.items():
             self._forget(descriptor)
             output.let_go()
         process.outputs.clear()
-        survivors = process.family.survivors() if self._running or reap_orphans() else ()
-        if process.group:
-            process.group.remove()
-        seconds = time.monotonic() - process.began
-        self._ended.append((process, Exit(status, ending, seconds, detail, survivors)))
 
     def abandon(self) -> None:
         """Something unforeseen: not one process is left to itself."""

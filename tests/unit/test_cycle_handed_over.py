@@ -1,5 +1,6 @@
 """A hook has had the agent stopped, and goes on: what the next agent makes of it."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -62,10 +63,9 @@ class Node(Tree):
         return int((self.root / "pid").read_text())
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with sqlite3.connect(self.state / "journal.sqlite") as db:
-            found = db.execute(query).fetchall()
-        db.close()
-        return found
+        """What the journal says; or what is changed in it."""
+        with contextlib.closing(sqlite3.connect(self.state / "journal.sqlite")) as db, db:
+            return db.execute(query).fetchall()
 
 
 @pytest.fixture
@@ -123,9 +123,7 @@ def test_then_it_runs_again_and_the_hook_knows_that_it_was_itself(node: Node) ->
 
 
 def test_it_is_waited_for_as_long_as_it_may_run(node: Node, log: pytest.LogCaptureFixture) -> None:
-    with sqlite3.connect(node.state / "journal.sqlite") as db:
-        db.execute("UPDATE hooks SET until = 1.0 WHERE hook = '55-upgrade'")
-    db.close()
+    node.rows("UPDATE hooks SET until = 1.0 WHERE hook = '55-upgrade'")
     (node.root / "upgraded").touch()  # it runs to its end when it is made again
     assert node.refresh(Trigger.START).exit_code is ExitCode.OK
     assert not alive(node.pid())
@@ -145,17 +143,13 @@ def test_the_limits_that_it_had_hold_until_its_end(limit: str, node: Node) -> No
 
 
 def test_it_is_no_hook_of_another_boot(node: Node) -> None:
-    with sqlite3.connect(node.state / "journal.sqlite") as db:
-        db.execute("UPDATE runs SET boot_id = 'before'")
-    db.close()
+    node.rows("UPDATE runs SET boot_id = 'before'")
     (node.root / "upgraded").touch()
     assert node.refresh(Trigger.START).exit_code is ExitCode.OK
 
 
 def test_a_process_that_was_given_its_number_since_is_not_waited_for(node: Node) -> None:
-    with sqlite3.connect(node.state / "journal.sqlite") as db:
-        db.execute("UPDATE hooks SET began = began - 1 WHERE hook = '55-upgrade'")
-    db.close()
+    node.rows("UPDATE hooks SET began = began - 1 WHERE hook = '55-upgrade'")
     (node.root / "upgraded").touch()
     assert node.refresh(Trigger.START).exit_code is ExitCode.OK
     assert alive(node.pid())
