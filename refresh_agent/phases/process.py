@@ -203,7 +203,7 @@ class ProcessRunner:
             for descriptor, _ in self._poll.poll(self._milliseconds(until)):
                 self._serve(descriptor)
             for process in tuple(self._running):
-                if process.buried or time.monotonic() >= process.due:
+                if process in self._running and (process.buried or time.monotonic() >= process.due):
                     self._advance(process, time.monotonic())
         except BaseException:
             self.abandon()
@@ -285,6 +285,9 @@ class ProcessRunner:
         if process.kill_at is None:
             if process.buried:
                 self._finish(process, Ending.EXITED)
+                return
+            if process.ending is Ending.STOPPED and self._is_called_for():
+                self._hand_over()  # it has called after the stop, and was missed then: it waits still
                 return
             process.kill_at = now + self._kill_grace(process)
             systemd.PULSE.doing(f"ending {process.command.path}", process.why)

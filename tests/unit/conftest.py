@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from refresh_agent.journal import Journal
+from refresh_agent.wakeup import Stop
 
 # The same examples each time: a red run can be run again, and a slow machine is no failure.
 settings.register_profile(
@@ -48,6 +49,13 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """Everything that the agent logs, debug included."""
     caplog.set_level(logging.DEBUG, logger="refresh_agent")
     return caplog
+
+
+@pytest.fixture
+def stop() -> Iterator[Stop]:
+    stop = Stop()
+    yield stop
+    stop.close()
 
 
 @pytest.fixture

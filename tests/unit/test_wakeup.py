@@ -14,13 +14,6 @@ from refresh_agent.wakeup import Stop, Wakeup
 
 
 @pytest.fixture
-def stop() -> Iterator[Stop]:
-    stop = Stop()
-    yield stop
-    stop.close()
-
-
-@pytest.fixture
 def wakeup(stop: Stop) -> Iterator[Wakeup]:
     wakeup = Wakeup(stop)
     yield wakeup

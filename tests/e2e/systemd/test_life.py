@@ -117,8 +117,7 @@ def test_a_stop_lets_the_hook_finish_within_its_grace(unit: Unit) -> None:
     unit.metadata({"a": 1})
     unit.start()
     unit.wait_for_told("pids")
-    unit.machine.run("systemctl", "stop", "--no-block", NAME)
-    eventually(lambda: unit.show("ActiveState") == "deactivating")
+    unit.begin_to_stop()
     unit.tell("go")
     eventually(lambda: unit.show("ActiveState") == "inactive")
     assert unit.told("finished") == ["finished"]

@@ -85,8 +85,7 @@ def test_a_hook_may_restart_the_agent_that_somebody_is_stopping_already(unit: Un
     unit.metadata({"a": 1})
     unit.start()
     unit.wait_for_told("pids")
-    unit.machine.run("systemctl", "stop", "--no-block", NAME)
-    eventually(lambda: unit.show("ActiveState") == "deactivating")
+    unit.begin_to_stop()
     unit.tell("go")
     eventually(lambda: unit.outcomes()[-1:] == ["success"], 15)
     assert unit.told("finished") == ["finished"]

@@ -111,6 +111,11 @@ class Unit:
     def start(self) -> None:
         self.systemctl("start")
 
+    def begin_to_stop(self) -> None:
+        """Without waiting for its end."""
+        self.machine.run("systemctl", "stop", "--no-block", NAME)
+        eventually(lambda: self.show("ActiveState") == "deactivating")
+
     def tell(self, name: str, text: str = "") -> None:
         """A file that a hook waits for."""
         self.machine.path(f"{STORY}/{name}").write_text(text)

@@ -14,13 +14,6 @@ from tests.waiting import eventually
 
 
 @pytest.fixture
-def stop() -> Iterator[Stop]:
-    stop = Stop()
-    yield stop
-    stop.close()
-
-
-@pytest.fixture
 def shop(tmp_path: pathlib.Path, stop: Stop) -> Iterator[Shop]:
     yield Shop(tmp_path, stop)
     for pid in children():  # what a test has left on purpose, or because it failed

@@ -187,6 +187,18 @@ def test_a_call_that_comes_after_the_stop_counts_too(agents_shop: Shop) -> None:
 
 
 @pytest.mark.usefixtures("stops_at_a_term")
+def test_one_that_was_missed_then_is_found_before_the_hook_would_be_ended(
+    agents_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it may take longer to become systemctl than the agent looks for it."""
+    monkeypatch.setattr(handover, "LOOKS", 0)
+    ended = run(agents_shop, f"{TERM}; sleep 0.1; {CALLS} & {WAITS}; touch $ROOT/finished; kill $!")
+    assert ended.ending is Ending.HANDED_OVER
+    (agents_shop.root / "go").touch()
+    eventually((agents_shop.root / "finished").exists)
+
+
+@pytest.mark.usefixtures("stops_at_a_term")
 def test_a_hook_that_talks_all_the_time_is_handed_over_as_well(agents_shop: Shop) -> None:
     """Its output is readable in the very moment of the stop."""
     body = f"( sleep 0.2; {CALLS} & sleep 0.1; {TERM} ) & until [ -e $ROOT/go ]; do echo progress; done"
