@@ -1,0 +1,49 @@
+"""Write the sample configuration of a project: oslo-incubator's generate_sample.sh."""
+
+import os
+import stat
+from collections.abc import Sequence
+
+from refresh_agent.errors import ConfigError, ExitCode
+from refresh_agent.files import reason, write_durably
+from refresh_agent.tools import program
+from refresh_agent.tools.order import Order, fresh
+
+ABOUT = """Write PACKAGE.conf.sample with every option of a project, as oslo-config-generator would.
+
+The options are those of the project's entry points of the group oslo.config.opts or, if it declares
+none, those that its modules define. For that they are imported, by the interpreter that --python names."""
+
+
+def command() -> int:
+    return program.run(main)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0, or 1 with --strict if something is missing, and if there is nothing to write; 2 for bad usage."""
+    order = program.order(program.parser(ABOUT), argv)
+    answer = fresh(order)
+    program.tell(answer.troubles, order.strict)
+    if order.strict and answer.troubles:
+        program.say(f"{order.path} was left as it is, for --strict was given")
+        return ExitCode.HOOK_FAILED
+    if not answer.options:
+        program.say(f"no options were found in {order.project.name}: {order.path} was left as it is")
+        return ExitCode.HOOK_FAILED
+    _write(order, answer.text)
+    program.say(f"{order.path}: {answer.options} options")
+    return ExitCode.OK
+
+
+def _write(order: Order, text: str) -> None:
+    """A file that is there already keeps its mode; a link stays one."""
+    path = os.path.realpath(order.path)
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o644
+        write_durably(path, text.encode(), mode)
+    except OSError as error:
+        raise ConfigError(f"{order.path} cannot be written: {reason(error)}") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(command())

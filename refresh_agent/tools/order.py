@@ -1,0 +1,102 @@
+"""What one call asks for, and the sample that answers it."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from refresh_agent.errors import ConfigError
+from refresh_agent.files import reason
+from refresh_agent.tools import generator_rc
+from refresh_agent.tools.candidates import candidates, excluded_modules, options_in
+from refresh_agent.tools.project import Project
+from refresh_agent.tools.sampling import Request, Sample, Trouble, sample
+
+FORMATS = ("ini", "yaml", "json", "rst")
+"""oslo-config-generator's."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """``path`` is where the sample belongs; ``words`` are the arguments that ask for the same again."""
+
+    project: Project
+    path: str
+    modules: Sequence[str]
+    libraries: Sequence[str]
+    rc_files: Sequence[str]
+    form: str
+    python: str
+    strict: bool
+    words: Sequence[str]
+
+
+def fresh(order: Order) -> Sample:
+    """The sample as the options say it now, with the project's snippets at its end. Raises ConfigError."""
+    extras = generator_rc.extras(order.project, order.rc_files, os.environ)
+    found = candidates(order.project, extras.excluded)
+    content = {
+        **_names(order.project),
+        "modules": [*order.modules, *extras.modules],
+        "libraries": [*order.libraries, *extras.libraries],
+        "candidates": list(found),
+        "excluded": excluded_modules(order.project, extras.excluded),
+        "format": order.form,
+    }
+    answer = sample(Request(order.python, extras.environment, content))
+    troubles = tuple(_named(order.project, found, each) for each in answer.troubles)
+    return replace(answer, text=answer.text + _snippets(order), troubles=troubles)
+
+
+def _names(project: Project) -> dict[str, object]:
+    groups = project.entry_points
+    sections = (
+        "\n".join((f"[{group}]", *(f"{k} = {v}" for k, v in groups[group].items()))) for group in groups
+    )
+    return {
+        "base": project.base,
+        "root": project.root,
+        "package": project.package,
+        "name": project.own_name or project.name,
+        "entry_points": "\n".join(sections),
+        "namespaces": sorted(groups.get("oslo.config.opts", {})),
+    }
+
+
+def _named(project: Project, found: Mapping[str, str], trouble: Trouble) -> Trouble:
+    """With the file of a module that cannot be imported, and the options that are written down in it."""
+    file = found.get(trouble.module)
+    if file is None:
+        return trouble
+    names = ", ".join(options_in(os.path.join(project.base, file)))
+    outcome = f"{trouble.outcome} {names}" if names else trouble.outcome
+    return replace(trouble, where=trouble.where or file, outcome=outcome)
+
+
+def _snippets(order: Order) -> str:
+    """generate_sample.sh: ``cat tools/config/*.conf.sample``; they are ini, and go into nothing else."""
+    if order.form != "ini":
+        return ""
+    paths = [
+        path for path in order.project.snippets if os.path.realpath(path) != os.path.realpath(order.path)
+    ]
+    return "".join(_snippet(path) for path in paths)
+
+
+def _snippet(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: it is not UTF-8") from error
+    return text if text.endswith("\n") or not text else text + "\n"
+
+
+def interpreter(given: str | None, environment: Mapping[str, str]) -> str:
+    """The one that has the project's packages: as given, or the active virtual environment's, or our own."""
+    active = os.path.join(environment.get("VIRTUAL_ENV", ""), "bin", "python")
+    if given is None:
+        return active if environment.get("VIRTUAL_ENV") and os.access(active, os.X_OK) else sys.executable
+    return os.path.abspath(given) if os.sep in given else given

@@ -1,0 +1,119 @@
+"""The command line that both commands share, and how they talk."""
+
+import argparse
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from refresh_agent import __version__
+from refresh_agent.errors import ConfigError, RefreshAgentError
+from refresh_agent.tools import generator_rc
+from refresh_agent.tools.order import FORMATS, Order, interpreter
+from refresh_agent.tools.project import destination, read
+from refresh_agent.tools.sampling import Trouble
+
+CALLED = "CONFIG_SAMPLE_CALLED"
+"""Environment variable in which the shell scripts say by which path they were called."""
+
+
+def run(main: Callable[[], int]) -> int:
+    """What the installed command calls: ``main``, with what went wrong told in a line."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is no reason for a traceback
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # nor is ``| head``
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return main()
+    except RefreshAgentError as error:
+        say(f"error: {error}")
+        return error.exit_code
+
+
+def order(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Order:
+    """The command line, read. Exits with 2 if it cannot be; raises ConfigError."""
+    given = parser.parse_args(argv)
+    project = read(given.base_dir or os.curdir, given.package_name)
+    return Order(
+        project=project,
+        path=destination(project, given.output_dir),
+        modules=given.module,
+        libraries=given.library,
+        rc_files=_rc_files(given.rc),
+        form=given.format,
+        python=interpreter(given.python, os.environ),
+        strict=given.strict,
+        words=_words(given),
+    )
+
+
+def parser(about: str) -> argparse.ArgumentParser:
+    """generate_sample.sh's command line, and what came since."""
+    made = argparse.ArgumentParser(
+        prog=_name(), description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = made.add_argument
+    add("-b", "--base-dir", metavar="DIR", help="the project's directory (default: the current one)")
+    add("-p", "--package-name", metavar="NAME", help="its package (default: the project's own name)")
+    add(
+        "-o",
+        "--output-dir",
+        metavar="DIR",
+        help="where the sample is (default: etc/PACKAGE/ if there, or etc/)",
+    )
+    add("-m", "--module", metavar="MOD", action="append", default=[], help="a further module with options")
+    add("-l", "--library", metavar="LIB", action="append", default=[], help="a library whose options to add")
+    add("--format", choices=FORMATS, default="ini", help="what to write (default: %(default)s)")
+    add("--strict", action="store_true", help="something that is missing from the sample is an error")
+    add("--python", metavar="PATH", help="the interpreter that can import the project (default: that of the "
+        "active virtual environment, or this one)")  # fmt: skip
+    add("--rc", metavar="FILE", action="append", default=[], help="read this file, too, besides the "
+        f"{generator_rc.NAME} that lies beside the script or in the project's tools/config")  # fmt: skip
+    add("--version", action="version", version=f"%(prog)s of refresh-agent {__version__}")
+    return made
+
+
+def _rc_files(given: Sequence[str]) -> list[str]:
+    for path in given:
+        if not os.path.isfile(path):
+            raise ConfigError(
+                f"{path} is not a file: --rc takes a shell script, as {generator_rc.NAME} is one"
+            )
+    called = os.environ.get(CALLED)
+    beside = [str(pathlib.Path(called).with_name(generator_rc.NAME))] if called else []
+    return [*beside, *given]
+
+
+def _words(given: argparse.Namespace) -> list[str]:
+    """The options that ask for the same sample again; what is the default is not among them."""
+    flags = {"-b": given.base_dir, "-p": given.package_name, "-o": given.output_dir, "--python": given.python}
+    flags["--format"] = None if given.format == "ini" else given.format
+    many = {"-m": given.module, "-l": given.library, "--rc": given.rc}
+    words = [word for flag, value in flags.items() if value is not None for word in (flag, value)]
+    return words + [word for flag, values in many.items() for value in values for word in (flag, value)]
+
+
+def _name() -> str:
+    return os.path.basename(os.environ.get(CALLED) or sys.argv[0])
+
+
+def generator() -> list[str]:
+    """How to write a sample, by the way that we were called."""
+    called = os.environ.get(CALLED)
+    if called:
+        return [str(pathlib.Path(called).with_name("generate_sample.sh"))]
+    if sys.argv[0].endswith(".py"):
+        return [os.path.basename(sys.executable), "-m", "refresh_agent.tools.generate_sample"]
+    return ["refresh-agent-config-sample"]
+
+
+def tell(troubles: Sequence[Trouble], strict: bool) -> None:
+    kind = "error" if strict else "warning"
+    for trouble in troubles:
+        where = f" ({trouble.where})" if trouble.where else ""
+        say(f"{kind}: {trouble.what}{where}: {trouble.why}; {trouble.outcome}")
+
+
+def say(text: str) -> None:
+    print(f"{_name()}: {text}", file=sys.stderr)

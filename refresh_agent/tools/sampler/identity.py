@@ -1,0 +1,147 @@
+"""What a project sees of the machine while its options are looked for: one that does not exist.
+
+Two such machines are shown, each to a process of its own. A default that differs between the two is one that
+differs between any two machines, or from run to run.
+"""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import grp
+import os
+import pwd
+import re
+import socket
+import sys
+import sysconfig
+from typing import Any, Callable, NamedTuple
+
+HOME = "/proc/nonexistent"
+"""Not even root can make anything below it, so that no import leaves a file; and nothing is found there."""
+
+SITE_PACKAGES = "/usr/lib/python/site-packages"
+"""oslo-incubator: where a sample says that the project lies."""
+
+
+class Machine(NamedTuple):
+    """The names are valid ones, since types such as HostAddress look at them."""
+
+    host: str
+    user: str
+    uid: int
+    processors: int
+    ipv4: str
+    ipv6: str
+
+    @property
+    def full_name(self) -> str:
+        return self.host + ".example.org"
+
+    @property
+    def home(self) -> str:
+        return f"{HOME}/{self.user}"
+
+
+MACHINES = {
+    "first": Machine("sample-node-one", "sample-user-one", 4001, 2, "198.51.100.213", "2001:db8:5a3e::213"),
+    "second": Machine("sample-node-two", "sample-user-two", 4002, 16, "198.51.100.214", "2001:db8:5a3e::214"),
+}
+
+
+def pretend(machine: Machine) -> None:
+    """From now on this process is on that machine, as far as Python code asks in the usual ways."""
+    os.environ.update(HOME=machine.home, USER=machine.user, LOGNAME=machine.user, HOSTNAME=machine.full_name)
+    _processors(machine)
+    _user(machine)
+    _names(machine)
+    _addresses(machine)
+
+
+def _processors(machine: Machine) -> None:
+    online = {name: os.sysconf_names[name] for name in ("SC_NPROCESSORS_ONLN", "SC_NPROCESSORS_CONF")}
+    asked = {*online, *online.values()}
+    sysconf = os.sysconf
+    _replace(os, "cpu_count", lambda: machine.processors)
+    _replace(os, "process_cpu_count", lambda: machine.processors)
+    _replace(os, "sched_getaffinity", lambda _pid: set(range(machine.processors)))
+    _replace(os, "sysconf", lambda name: machine.processors if name in asked else sysconf(name))
+
+
+def _user(machine: Machine) -> None:
+    uid, gid = os.getuid(), os.getgid()
+    by_uid, by_gid = pwd.getpwuid, grp.getgrgid
+    person = pwd.struct_passwd((machine.user, "x", machine.uid, machine.uid, "", machine.home, "/bin/sh"))
+    people = grp.struct_group((machine.user, "x", machine.uid, []))
+    for name in ("getuid", "geteuid", "getgid", "getegid"):
+        _replace(os, name, lambda: machine.uid)
+    _replace(os, "getlogin", lambda: machine.user)
+    _replace(getpass, "getuser", lambda: machine.user)
+    _replace(pwd, "getpwuid", lambda asked: person if asked in {uid, machine.uid} else by_uid(asked))
+    _replace(grp, "getgrgid", lambda asked: people if asked in {gid, machine.uid} else by_gid(asked))
+
+
+def _names(machine: Machine) -> None:
+    names = {"", "localhost", machine.host, machine.full_name}
+    uname, by_name = os.uname(), socket.gethostbyname
+    told = os.uname_result((uname.sysname, machine.host, "6.1.0", "#1", uname.machine))
+    full_name = socket.getfqdn
+    _replace(os, "uname", lambda: told)
+    _replace(socket, "gethostname", lambda: machine.host)
+    _replace(socket, "getfqdn", lambda name="": machine.full_name if name in names else full_name(name))
+    own = names - {"", "localhost"}
+    _replace(socket, "gethostbyname", lambda name: machine.ipv4 if name in own else by_name(name))
+
+
+def _addresses(machine: Machine) -> None:
+    """How "my address" is found out (oslo.utils): connect a datagram socket, which sends nothing; look."""
+    connect, getsockname = socket.socket.connect, socket.socket.getsockname
+
+    def connect_nowhere(self: socket.socket, address: Any) -> None:
+        if self.type != socket.SOCK_DGRAM or self.family not in {socket.AF_INET, socket.AF_INET6}:
+            connect(self, address)
+
+    def own_name(self: socket.socket) -> Any:
+        if self.type == socket.SOCK_DGRAM and self.family == socket.AF_INET:
+            return (machine.ipv4, 40000)
+        if self.type == socket.SOCK_DGRAM and self.family == socket.AF_INET6:
+            return (machine.ipv6, 40000, 0, 0)
+        return getsockname(self)
+
+    _replace(socket.socket, "connect", connect_nowhere)
+    _replace(socket.socket, "getsockname", own_name)
+
+
+def _replace(owner: Any, name: str, function: Callable[..., Any]) -> None:
+    """Not every Python has every one of them (process_cpu_count came with 3.13)."""
+    original = getattr(owner, name, None)
+    if original is not None:
+        setattr(owner, name, functools.wraps(original)(function))
+
+
+def neutral(machine: Machine, roots: list[str]) -> Callable[[str], str]:
+    """A function that says of a text what is true on every machine.
+
+    ``roots``: where the project lies. oslo-incubator: the project's own path and that of Python are told as
+    they are on a node whose distribution has installed both.
+    """
+    words = {
+        machine.home: "<home directory>",
+        machine.full_name: "<host name>",
+        machine.host: "<host name>",
+        machine.user: "<user>",
+        machine.ipv4: "<IP address>",
+        machine.ipv6: "<IP address>",
+    }
+    paths = dict.fromkeys(roots, SITE_PACKAGES)
+    paths.update({sysconfig.get_path(name): SITE_PACKAGES for name in ("purelib", "platlib")})
+    paths.update({sys.executable: "/usr/bin/python3", sys.prefix: "/usr", sys.base_prefix: "/usr"})
+    ordered = sorted((path for path in paths if path not in {"/", "/usr"}), key=len, reverse=True)
+    pattern = re.compile("|".join(rf"{re.escape(path)}(?=/|$)" for path in ordered))
+
+    def neutralize(text: str) -> str:
+        for own, word in words.items():
+            text = text.replace(own, word)
+        return pattern.sub(lambda found: paths[found.group()], text)
+
+    return neutralize

@@ -1,0 +1,137 @@
+"""The options of modules, for projects that do not declare where theirs are."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, Callable
+
+from oslo_config import cfg
+
+from .marking import Listing
+from .registered import Registrations, in_files
+from .trouble import Trouble, missing, place, reason, trouble
+
+Pairs = list[tuple[Any, Any]]
+"""[(group, option)]"""
+
+
+class Modules:
+    """Imports modules, and tells what each has to do with options and what it would not tell.
+
+    ``told`` hears the name of each module before it is imported.
+    """
+
+    def __init__(self, registrations: Registrations, base: str, told: Callable[[str], None]) -> None:
+        self.troubles: list[Trouble] = []
+        self._registrations = registrations
+        self._base = base
+        self._told = told
+        self._broken: set[str] = set()
+
+    def load(self, names: list[str], fatal: dict[str, str]) -> list[ModuleType]:
+        """Import each, but those that are known to end the interpreter: ``fatal`` says how."""
+        return [module for name in names for module in self._load(name, fatal.get(name))]
+
+    def _load(self, name: str, fatal: str | None) -> list[ModuleType]:
+        why, where = fatal or "", ""
+        self._told(name)
+        if not why:
+            try:
+                return [importlib.import_module(name)]
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a module may do anything, sys.exit() too
+                why, where = reason(error), place(error, self._base)
+        self._broken.add(name)
+        self.troubles.append(trouble(f"cannot import {name}", why, missing("its options"), name, where))
+        return []
+
+    def listing(self, modules: list[ModuleType], wanted: Callable[[str], bool]) -> Listing:
+        """What these define, and what ``wanted`` others, imported by them, have registered."""
+        found = {module.__name__: self._asked(module) for module in modules}
+        for module in modules:
+            found[module.__name__] += self._guessed(module, found)
+        for name in self._registrations.modules():
+            if name in found or (wanted(name) and name not in self._broken):
+                found[name] = self._registrations.by(name) + found.get(name, [])
+        return [(name, [(group, [option]) for group, option in found[name]]) for name in sorted(found)]
+
+    def _asked(self, module: ModuleType) -> Pairs:
+        """What a module says when asked, if its import alone does not tell everything.
+
+        OpenStack has a custom of two functions: ``list_opts()`` for entry points, ``register_opts(conf)``.
+        """
+        if self._registrations.by(module.__name__) and not self._loose(module):
+            return []
+        try:
+            if _takes(module, "list_opts", 0):
+                return [
+                    pair for pair in _pairs(module.list_opts()) if not self._registrations.know_place(*pair)
+                ]
+            if _takes(module, "register_opts", 1):
+                module.register_opts(cfg.ConfigOpts())  # the registrations hear of it
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is the project's code
+            what = f"cannot ask {module.__name__} for its options"
+            lacks = missing(_names(self._loose(module)) or "what it would have told")
+            self.troubles.append(trouble(what, reason(error), lacks, "", place(error, self._base)))
+        return []
+
+    def _guessed(self, module: ModuleType, found: dict[str, Pairs]) -> Pairs:
+        """Options that nobody has put into a group yet."""
+        known = [option for pairs in found.values() for _, option in pairs]
+        loose = [option for option in self._loose(module) if option not in known]
+        if not loose:
+            return []
+        what = f"{module.__name__} does not register all of its options when it is imported"
+        listed = f"listed under [DEFAULT]: {_names(loose)}"
+        self.troubles.append(trouble(what, "their group cannot be known", listed))
+        return [("DEFAULT", option) for option in loose]
+
+    def _loose(self, module: ModuleType) -> list[Any]:
+        """Options that are a module's own, by themselves or in a list, and that nobody has registered."""
+        own = [value for name, value in sorted(vars(module).items()) if name not in _imported(module)]
+        lists = [value if isinstance(value, (list, tuple)) else [value] for value in own]
+        options = [option for each in lists if _all_options(each) for option in each]
+        return [option for option in options if in_files(option) and not self._registrations.know(option)]
+
+
+def _all_options(values: Any) -> bool:
+    return all(isinstance(value, cfg.Opt) for value in values)
+
+
+def _imported(module: ModuleType) -> set[str]:
+    """The names that a module has from elsewhere."""
+    try:
+        tree = ast.parse(inspect.getsource(module))
+    except (OSError, TypeError, SyntaxError):  # it has no source
+        return set()
+    statements = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return {alias.asname or alias.name for statement in statements for alias in statement.names}
+
+
+def _takes(module: ModuleType, name: str, count: int) -> bool:
+    """Has it a function of its own that is called with so many arguments?"""
+    function = getattr(module, name, None)
+    if not inspect.isfunction(function) or function.__module__ != module.__name__:
+        return False
+    parameters = inspect.signature(function).parameters.values()
+    needed = [each for each in parameters if each.default is each.empty and "VAR" not in each.kind.name]
+    return len(needed) == count
+
+
+def _pairs(listed: Any) -> Iterator[tuple[Any, Any]]:
+    """Of a mapping or of pairs, as both are usual."""
+    for group, options in listed.items() if hasattr(listed, "items") else listed:
+        for option in options:
+            if in_files(option):
+                yield group, option
+
+
+def _names(options: list[Any]) -> str:
+    return ", ".join(sorted({option.dest for option in options}))

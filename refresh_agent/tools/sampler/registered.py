@@ -1,0 +1,90 @@
+"""What a project registers while its modules are imported: option, group, and the module that did it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from types import FrameType
+from typing import Any, NamedTuple
+
+from oslo_config import cfg
+
+WAYS_IN = {"register_opt", "register_opts", "register_cli_opt", "register_cli_opts"}
+"""What a project calls. ConfigOpts registers options of its own too, such as --config-file."""
+
+
+class Registration(NamedTuple):
+    module: str
+    group: Any
+    option: Any
+
+
+class Registrations:
+    """Listens, from ``listen`` on, to every ConfigOpts there is."""
+
+    def __init__(self) -> None:
+        self._seen: list[Registration] = []
+        self._groups: dict[str, Any] = {}
+        self._places: set[tuple[str, str]] = set()
+        self._identities: set[int] = set()
+
+    def listen(self) -> None:
+        register_opt, register_group = cfg.ConfigOpts.register_opt, cfg.ConfigOpts.register_group
+
+        @functools.wraps(register_opt)
+        def note_option(conf: Any, option: Any, group: Any = None, *rest: Any, **more: Any) -> Any:
+            module = _caller(sys._getframe(1))  # noqa: SLF001 - the only way to ask who calls
+            if module is not None and in_files(option):
+                self._note(Registration(module, group, option))
+            return register_opt(conf, option, group, *rest, **more)
+
+        @functools.wraps(register_group)
+        def note_group(conf: Any, group: Any) -> Any:
+            self._groups.setdefault(group.name, group)
+            return register_group(conf, group)
+
+        cfg.ConfigOpts.register_opt = note_option  # type: ignore[method-assign]
+        cfg.ConfigOpts.register_group = note_group  # type: ignore[method-assign, assignment]
+
+    def by(self, module: str) -> list[tuple[Any, Any]]:
+        """(group, option) in the order of registration; the group itself where it is known, with its help."""
+        return [(self._group(seen.group), seen.option) for seen in self._seen if seen.module == module]
+
+    def modules(self) -> list[str]:
+        return sorted({seen.module for seen in self._seen})
+
+    def know(self, option: Any) -> bool:
+        return id(option) in self._identities
+
+    def know_place(self, group: Any, option: Any) -> bool:
+        """Is there an option of this name in this group? A copy is another object."""
+        return (_name(group), option.dest) in self._places
+
+    def _note(self, registration: Registration) -> None:
+        self._seen.append(registration)  # which keeps the option, so that no other one gets its id
+        self._identities.add(id(registration.option))
+        self._places.add((_name(registration.group), registration.option.dest))
+
+    def _group(self, group: Any) -> Any:
+        return self._groups.get(group, group) if isinstance(group, str) else group
+
+
+def in_files(option: Any) -> bool:
+    """Can it stand in a configuration file? Subcommands and positional arguments cannot."""
+    return not isinstance(option, cfg.SubCommandOpt) and not getattr(option, "positional", False)
+
+
+def _name(group: Any) -> str:
+    return str(getattr(group, "name", group or "DEFAULT"))
+
+
+def _caller(frame: FrameType | None) -> str | None:
+    """The module that called one of the ways in; None if oslo.config registers something of its own."""
+    while frame is not None:
+        name: str = frame.f_globals.get("__name__", "")
+        if name != "oslo_config.cfg":
+            return name
+        if frame.f_code.co_name not in WAYS_IN and "inner" not in frame.f_code.co_name:
+            return None
+        frame = frame.f_back
+    return None

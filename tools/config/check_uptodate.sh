@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Is the sample configuration of an oslo.config project up to date? --help tells more.
+# What it runs is refresh-agent's: of the checkout that this file lies in, or else installed for PYTHON.
+set -euo pipefail
+python=${PYTHON:-python3}
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+if [ -e "$checkout/refresh_agent/tools/check_uptodate.py" ]; then
+    export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}"
+fi
+if ! "$python" -P -c "import refresh_agent.tools" 2>/dev/null; then
+    echo "${0##*/}: $python is not a Python 3.11 or later that has refresh-agent: set PYTHON to one" >&2
+    exit 2
+fi
+CONFIG_SAMPLE_CALLED=$0 exec "$python" -P -m refresh_agent.tools.check_uptodate "$@"
