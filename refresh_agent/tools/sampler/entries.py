@@ -62,7 +62,7 @@ def of_distribution(name: str) -> list[str]:
 
 
 def of_package(package: str) -> list[str]:
-    """The namespaces whose options a package gives: its distribution may have another name (openstack-heat)."""
+    """The namespaces of a package whose distribution has another name, as heat's openstack-heat."""
     every = [entry for each in importlib.metadata.distributions() for entry in _entries(each)]
     return sorted(
         {entry.name for entry in every if f"{entry.value}.".startswith((f"{package}.", f"{package}:"))}
