@@ -4,7 +4,6 @@
 PYTHON ?= python3
 SHELL := /bin/bash
 BIN := .venvs/dev/bin
-SAMPLE := etc/refresh-agent/refresh-agent.conf.sample
 environments := $(PYTHON) tools/environments.py
 
 .DEFAULT_GOAL := help
@@ -23,13 +22,14 @@ test: ## everything that a change has to pass: lint and the whole suite with its
 	@$(MAKE) --no-print-directory lint
 	@tools/coverage.sh $(BIN)
 
-lint: ## style, types, the direction of imports
+lint: ## style, types, the direction of imports, the sample configuration
 	@$(environments) dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy tools
 	$(BIN)/lint-imports --config setup.cfg
+	PYTHON=$(BIN)/python tools/config/check_uptodate.sh --strict
 
 unit: ## only the fast tests
 	@$(environments) dev
@@ -50,9 +50,9 @@ bench: ## the figures that are promised, as ratios
 	@$(environments) dev agent peers heat zaqar
 	$(BIN)/python benchmarks/run.py
 
-sample: ## write etc/refresh-agent/refresh-agent.conf.sample anew
+sample: ## write the sample configuration in etc anew
 	@$(environments) dev
-	$(BIN)/oslo-config-generator --namespace refresh_agent --output-file $(SAMPLE)
+	PYTHON=$(BIN)/python tools/config/generate_sample.sh --strict
 
 clean: ## remove what was made, the environments too
 	rm -rf .venvs build dist *.egg-info .coverage .coverage.* .hypothesis .*_cache

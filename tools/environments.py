@@ -65,6 +65,10 @@ HEAT_AGENTS = "heat-agents==13.0.0"
 # takes a socket that is open already, and has no forks, so that to end one process is to end a server.
 HEAT = ("openstack-heat==27.0.1", "keystone==30.0.0", "waitress")
 
+# Beside it, so that oslo-config-generator there can write rst too, which the samples of these packages are
+# compared with. Not as oslo.config[rst-generator]: that brings rst2txt, with which its ini is another one.
+SPHINX = "Sphinx"
+
 # The last Heat whose tables sqlalchemy-migrate makes, and what its repository imports; Heat itself goes in
 # without its requirements, which would bring an oslo.db that knows SQLAlchemy 2 alone.
 HEAT_LEGACY = "openstack-heat==20.0.1"
@@ -329,7 +333,7 @@ ENVIRONMENTS: dict[str, Callable[[], pathlib.Path]] = {
     "legacy": lambda: _simple("legacy", _legacy_requirements()),
     "peers": lambda: _simple("peers", list(PEERS)),
     "heat-agents": heat_agents,
-    "heat": lambda: _simple("heat", [*HEAT, *DRIVERS]),
+    "heat": lambda: _simple("heat", [*HEAT, *DRIVERS, SPHINX]),
     "heat-legacy": _heat_legacy,
     "zaqar": lambda: _simple("zaqar", list(ZAQAR)),
 }

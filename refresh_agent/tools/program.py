@@ -37,7 +37,7 @@ def order(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Order:
     project = read(given.base_dir or os.curdir, given.package_name)
     return Order(
         project=project,
-        path=destination(project, given.output_dir),
+        path=_near(destination(project, given.output_dir)),
         modules=given.module,
         libraries=given.library,
         rc_files=_rc_files(given.rc),
@@ -72,6 +72,12 @@ def parser(about: str) -> argparse.ArgumentParser:
         f"{generator_rc.NAME} that lies beside the script or in the project's tools/config")  # fmt: skip
     add("--version", action="version", version=f"%(prog)s of refresh-agent {__version__}")
     return made
+
+
+def _near(path: str) -> str:
+    """As a person would write it who stands in the current directory."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative
 
 
 def _rc_files(given: Sequence[str]) -> list[str]:

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Is the sample configuration of an oslo.config project up to date? --help tells more.
-# What it runs is refresh-agent's: of the checkout that this file lies in, or else installed for PYTHON.
+# What it runs is refresh-agent's: of the checkout that this file lies in, or else installed for PYTHON. That is
+# then also the interpreter that imports the project, unless --python names another one.
 set -euo pipefail
 python=${PYTHON:-python3}
+[ -z "${PYTHON:-}" ] || unset VIRTUAL_ENV
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 if [ -e "$checkout/refresh_agent/tools/check_uptodate.py" ]; then
     export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}"
