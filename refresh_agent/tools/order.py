@@ -1,6 +1,7 @@
 """What one call asks for, and the sample that answers it."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,11 +10,13 @@ from refresh_agent.errors import ConfigError
 from refresh_agent.files import reason
 from refresh_agent.tools import generator_rc
 from refresh_agent.tools.candidates import candidates, excluded_modules, options_in
-from refresh_agent.tools.project import Project
+from refresh_agent.tools.project import Project, normal
 from refresh_agent.tools.sampling import Request, Sample, Trouble, sample
 
 FORMATS = ("ini", "yaml", "json", "rst")
 """oslo-config-generator's."""
+
+OPTIONS = "oslo.config.opts"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ def fresh(order: Order) -> Sample:
         "format": order.form,
     }
     answer = sample(Request(order.python, extras.environment, content))
+    if order.project.package_path is None and not answer.namespaces:
+        name, base = order.project.name, order.project.base
+        raise ConfigError(
+            f"no package {name} is in {base} or its src, and none is installed with entry points of the "
+            f"group {OPTIONS}: -p takes the name of the project's package, -b its directory"
+        )
     troubles = tuple(_named(order.project, found, each) for each in answer.troubles)
     return replace(answer, text=answer.text + _snippets(order), troubles=troubles)
 
@@ -57,10 +66,21 @@ def _names(project: Project) -> dict[str, object]:
         "base": project.base,
         "root": project.root,
         "package": project.package,
-        "name": project.own_name or project.name,
+        "name": project.own_name if _is_whole(project) else project.name,
         "entry_points": "\n".join(sections),
-        "namespaces": sorted(groups.get("oslo.config.opts", {})),
+        "namespaces": _namespaces(project),
     }
+
+
+def _namespaces(project: Project) -> list[str]:
+    """Those that a package gives; of all that a tree declares, if it is the package that the tree is for."""
+    declared = project.entry_points.get(OPTIONS, {})
+    own = [name for name, value in declared.items() if re.match(rf"{re.escape(project.package)}[.:]", value)]
+    return sorted(own or (declared if _is_whole(project) else ()))
+
+
+def _is_whole(project: Project) -> bool:
+    return normal(project.name) == normal(project.own_name)
 
 
 def _named(project: Project, found: Mapping[str, str], trouble: Trouble) -> Trouble:

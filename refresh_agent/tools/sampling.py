@@ -51,8 +51,11 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Sample:
+    """``namespaces``: those of the project itself; () if it has none, and its modules were looked at."""
+
     text: str
     options: int
+    namespaces: tuple[str, ...]
     troubles: tuple[Trouble, ...]
 
 
@@ -68,9 +71,8 @@ def sample(request: Request) -> Sample:
         elif "fatal" in answer:
             raise ConfigError(answer["fatal"])
         else:
-            return Sample(
-                answer["text"], answer["options"], tuple(Trouble(**each) for each in answer["troubles"])
-            )
+            troubles = tuple(Trouble(**each) for each in answer["troubles"])
+            return Sample(answer["text"], answer["options"], tuple(answer["namespaces"]), troubles)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from .trouble import Trouble, missing, trouble
 
 
 class Found(NamedTuple):
+    """``namespaces``: the project's own, [] if it declares none."""
+
+    namespaces: list[str]
     listing: Listing
     troubles: list[Trouble]
 
@@ -36,7 +39,7 @@ def find(request: dict[str, Any], told: Callable[[str], None]) -> Found:
     loaded = modules.load(list(dict.fromkeys(names)), request["fatal"])
     more = modules.listing(loaded, _wanted(request, names, bool(own)))
     whole = generator._cleanup_opts([*listing, *more])  # noqa: SLF001 - as its _list_opts does
-    return Found(whole, [*unknown, *namespaces.troubles, *modules.troubles])
+    return Found(own, whole, [*unknown, *namespaces.troubles, *modules.troubles])
 
 
 def _libraries(names: list[str]) -> tuple[list[str], list[Trouble]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import sys
 import threading
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> None:
     with open(f"/proc/self/fd/{descriptor}", encoding="utf-8") as file:
         request = json.load(file)
     pretend(machine)
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     sys.argv = ["oslo-config-generator"]  # some projects have it in a default
     sys.path.insert(0, request["root"])
     try:
@@ -64,6 +66,7 @@ def _answer(request: dict[str, Any], machine: Any, out: TextIO) -> dict[str, Any
     elsewhere = _last_line(sys.stdin).get("table", {})
     marking.mark(found.listing, neutralize, elsewhere)
     return {
+        "namespaces": found.namespaces,
         "options": sum(len(options) for _, groups in found.listing for _, options in groups),
         "text": _rendered(found, request["format"]),
         "troubles": found.troubles,
