@@ -1,5 +1,6 @@
 """The modules of a source tree that may define options, found without importing any."""
 
+import ast
 import fnmatch
 import os
 import re
@@ -10,7 +11,8 @@ from refresh_agent.tools.project import Project
 MARK = b"Opt("
 """generate_sample.sh: ``grep -l "Opt("``."""
 
-OPTION = re.compile(rb"(?<!Deprecated)(?<!SubCommand)Opt\(\s*(?:name\s*=\s*)?['\"]([\w.-]+)['\"]")
+OPTION = re.compile(r"(?<!Deprecated)(?<!SubCommand)Opt\(\s*(?:name\s*=\s*)?['\"]([\w.-]+)['\"]")
+OPTIONS_CLASS = re.compile(r"(?<!Deprecated)(?<!SubCommand)Opt")
 
 
 def candidates(project: Project, excluded: Sequence[str]) -> dict[str, str]:
@@ -42,8 +44,28 @@ def module_of(project: Project, path: str) -> str:
 
 
 def options_in(path: str) -> list[str]:
-    """The names of the options in a module that cannot be imported, as far as they are written down in it."""
-    return list(dict.fromkeys(name.decode().replace("-", "_") for name in OPTION.findall(_content(path))))
+    """The names (with "_") of the options of a module, as far as they are written down in it.
+
+    It may be one that cannot be imported, or that is no Python at all.
+    """
+    content = _content(path)
+    try:
+        names = [name for call in ast.walk(ast.parse(content)) for name in _option(call)]
+    except (SyntaxError, ValueError):
+        names = OPTION.findall(content.decode(errors="replace"))
+    return list(dict.fromkeys(name.replace("-", "_") for name in names))
+
+
+def _option(node: ast.AST) -> list[str]:
+    """[name] of ``StrOpt("name", …)``, but not of one that cannot stand in a file; [] of everything else."""
+    if not isinstance(node, ast.Call):
+        return []
+    called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    keywords = {word.arg: word.value for word in node.keywords}
+    name = node.args[0] if node.args else keywords.get("name")
+    if not OPTIONS_CLASS.search(called) or not called.endswith("Opt") or "positional" in keywords:
+        return []
+    return [name.value] if isinstance(name, ast.Constant) and isinstance(name.value, str) else []
 
 
 def _files(package_path: str | None) -> Iterator[str]:
@@ -53,8 +75,9 @@ def _files(package_path: str | None) -> Iterator[str]:
     if os.path.isfile(package_path):
         yield package_path
     for directory, below, names in os.walk(package_path):
-        below[:] = [name for name in below if name not in {"tests", "__pycache__"}]
-        yield from (os.path.join(directory, name) for name in names if name.endswith(".py"))
+        below[:] = [name for name in below if name != "tests" and name.isidentifier()]
+        modules = (name for name in names if name.endswith(".py") and name[:-3].isidentifier())
+        yield from (path for name in modules if os.path.isfile(path := os.path.join(directory, name)))
 
 
 def _content(path: str) -> bytes:

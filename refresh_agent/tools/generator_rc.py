@@ -16,26 +16,29 @@ VARIABLES = {
 }
 
 SCRIPT = r"""
+tell() {
+    local variable words
+    for variable in OSLO_CONFIG_GENERATOR_EXTRA_{MODULES,LIBRARIES} OSLO_CONFIG_GENERATOR_EXCLUDED_FILES; do
+        local -n value=$variable
+        words=("${value[@]}")
+        [[ $(declare -p "$variable") =~ ^declare\ -[^\ ]*a ]] || words=($value)
+        [ ${#words[@]} -eq 0 ] || printf "$variable=%s\0" "${words[@]}"
+        unset -n value
+        unset "$variable"
+    done 2>/dev/null
+}
+[ $# -gt 0 ] || tell
 for rc_file; do
     bash -n "$rc_file" || exit 2
+    set +f
     source "$rc_file" >&2
-done
-set -f
-for variable in OSLO_CONFIG_GENERATOR_EXTRA_{MODULES,LIBRARIES} OSLO_CONFIG_GENERATOR_EXCLUDED_FILES; do
-    declare -n value=$variable
-    if [[ $(declare -p "$variable" 2>/dev/null) != "declare -a"* ]]; then
-        value=($value)
-    fi
-    for word in "${value[@]}"; do
-        printf '%s=%s\0' "$variable" "$word"
-    done
-    unset -n value
-    unset "$variable"
+    set +eu -f
+    tell
 done
 printf '\0'
 env -0
 """
-"""As generate_sample.sh reads it: words of a string, or the items of an array."""
+"""As generate_sample.sh reads it: words of a string, or the items of an array. Several files add up."""
 
 SHELL_VARIABLES = {"_", "SHLVL", "PWD", "OLDPWD"}
 

@@ -53,8 +53,26 @@ def fresh(order: Order) -> Sample:
             f"no package {name} is in {base} or its src, and none is installed with entry points of the "
             f"group {OPTIONS}: -p takes the name of the project's package, -b its directory"
         )
-    troubles = tuple(_named(order.project, found, each) for each in answer.troubles)
-    return replace(answer, text=answer.text + _snippets(order), troubles=troubles)
+    troubles = [_named(order.project, found, each) for each in answer.troubles]
+    if not answer.namespaces:
+        troubles += _unseen(order.project, found, answer)
+    return replace(answer, text=answer.text + _snippets(order), troubles=tuple(troubles))
+
+
+def _unseen(project: Project, found: Mapping[str, str], answer: Sample) -> list[Trouble]:
+    """Options that no import has brought to light: those of a class, or of a function that was not called."""
+    told = {trouble.module for trouble in answer.troubles}
+    troubles = []
+    for module, file in found.items():
+        written = options_in(os.path.join(project.base, file))
+        names = ", ".join(name for name in written if name not in answer.names)
+        if names and module not in told:
+            why = "nobody registers them when it is imported"
+            outcome = f"missing from the sample: its options {names}"
+            troubles.append(
+                Trouble(f"{module} has options of which nothing is known", file, why, outcome, module)
+            )
+    return troubles
 
 
 def _names(project: Project) -> dict[str, object]:
@@ -67,6 +85,7 @@ def _names(project: Project) -> dict[str, object]:
         "root": project.root,
         "package": project.package,
         "name": project.own_name if _is_whole(project) else project.name,
+        "declared_by": project.own_name or os.path.basename(project.base),
         "entry_points": "\n".join(sections),
         "namespaces": _namespaces(project),
     }

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from refresh_agent import __version__
-from refresh_agent.errors import ConfigError, RefreshAgentError
+from refresh_agent.errors import ConfigError, ExitCode, RefreshAgentError
+from refresh_agent.files import reason
 from refresh_agent.tools import generator_rc
 from refresh_agent.tools.order import FORMATS, Order, interpreter
 from refresh_agent.tools.project import destination, read
@@ -20,15 +21,40 @@ CALLED = "CONFIG_SAMPLE_CALLED"
 
 def run(main: Callable[[], int]) -> int:
     """What the installed command calls: ``main``, with what went wrong told in a line."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is no reason for a traceback
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # nor is ``| head``
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ``| head`` is no reason for a traceback
+    _open_standard_streams()
     try:
-        return main()
+        return _flushed(main())
     except RefreshAgentError as error:
         say(f"error: {error}")
         return error.exit_code
+    except OSError as error:  # every other file is read and written where its own message is
+        say(f"error: standard output cannot be written: {reason(error)}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the exit tries again
+        return ExitCode.USAGE
+
+
+def _flushed(code: int) -> int:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return code
+
+
+def _end(number: int, _frame: object) -> None:
+    """Those that were started end with us, and without a word."""
+    raise SystemExit(128 + number)
+
+
+def _open_standard_streams() -> None:
+    """A caller may have closed them: no file of ours is to take their places."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def order(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Order:

@@ -4,15 +4,18 @@ import ast
 import configparser
 import os
 import re
+import textwrap
 import tomllib
 from dataclasses import dataclass
 from typing import Any
 
 from refresh_agent.errors import ConfigError
-from refresh_agent.files import reason
+from refresh_agent.files import read_regular, reason
 
 LARGEST = 2**20
 """Bytes of a project's own metadata."""
+
+NAME = re.compile(r"\w[\w.-]*")
 
 EntryPoints = dict[str, dict[str, str]]
 """Of each group, name → object."""
@@ -49,6 +52,8 @@ def read(base: str, name: str | None) -> Project:
     base = os.path.realpath(base)
     own_name, entry_points = _metadata(base)
     name = name or own_name or os.path.basename(base)
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is not the name of a package: -p takes the one of the project in {base}")
     root, package, path = _package(base, name)
     return Project(base, root, name, own_name, package, path, entry_points)
 
@@ -83,7 +88,8 @@ def destination(project: Project, directory: str | None) -> str:
     for spelling in same:
         below = os.path.join(directory, spelling)
         if os.path.isdir(below):
-            return _existing(below, [*same, spelling]) or os.path.join(below, f"{spelling}.conf.sample")
+            kept = _existing(below, [*same, spelling]) or _existing(directory, same)
+            return kept or os.path.join(below, f"{spelling}.conf.sample")
     if not os.path.isdir(directory):
         raise ConfigError(f"{directory} is not a directory: make it, or give another one with -o")
     return _existing(directory, same) or os.path.join(directory, f"{project.name}.conf.sample")
@@ -111,21 +117,24 @@ def _metadata(base: str) -> tuple[str, EntryPoints]:
             found, declared = parse(text)
         except (ValueError, SyntaxError, configparser.Error) as error:
             raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-        name = name or found
+        name = name or (found if NAME.fullmatch(found) else "")
         entry_points = declared | entry_points
     return name, entry_points
 
 
 def _text(path: str) -> str | None:
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read(LARGEST)
+        content = read_regular(path, LARGEST)
+        text = content.decode()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} cannot be read: it is not UTF-8") from error
+    if len(content) > LARGEST:
+        raise ConfigError(f"{path} cannot be read: it has more than {LARGEST} bytes")
+    return text
 
 
 def _pyproject(text: str) -> tuple[str, EntryPoints]:
@@ -143,14 +152,19 @@ def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _setup_cfg(text: str) -> tuple[str, EntryPoints]:
     """Setuptools' [options.entry_points], or pbr's [entry_points]."""
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    parser.optionxform = str  # type: ignore[assignment, method-assign]  # as documented: names keep their case
-    parser.read_string(text)
+    parser = _ini(text)
     groups: EntryPoints = {}
     for section in ("entry_points", "options.entry_points"):
         if parser.has_section(section):
             groups |= {group: _assignments(lines) for group, lines in parser.items(section)}
     return parser.get("metadata", "name", fallback=""), groups
+
+
+def _ini(text: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]  # as documented: names keep their case
+    parser.read_string(text)
+    return parser
 
 
 def _setup_py(text: str) -> tuple[str, EntryPoints]:
@@ -164,11 +178,17 @@ def _setup_py(text: str) -> tuple[str, EntryPoints]:
     }
     groups = keywords.get("entry_points")
     name = keywords.get("name")
-    declared = {
-        str(group): _assignments(lines)
-        for group, lines in (groups if isinstance(groups, dict) else {}).items()
-    }
+    if isinstance(groups, str):
+        declared = _sections(textwrap.dedent(groups))
+    else:
+        each = groups.items() if isinstance(groups, dict) else ()
+        declared = {str(group): _assignments(lines) for group, lines in each}
     return name if isinstance(name, str) else "", declared
+
+
+def _sections(text: str) -> EntryPoints:
+    parser = _ini(text)
+    return {group: dict(parser.items(group)) for group in parser.sections()}
 
 
 def _literal(node: ast.expr) -> object:

@@ -11,11 +11,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from refresh_agent.errors import ConfigError
+from refresh_agent.tools.sampler.identity import HOME, MACHINES
+
+WANTED = "--python takes a Python 3.9 or later that has oslo.config"
+
+GRACE = 1.0
+"""Seconds for an interpreter to end by itself once it has answered."""
 
 SAMPLER = str(pathlib.Path(__file__).resolve().parent / "sampler" / "__main__.py")
 CHECKOUT = str(pathlib.Path(__file__).resolve().parents[2])
 
-KEPT = {"PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PBR_VERSION"}
+PATHS = {"PATH", "PYTHONPATH", "LD_LIBRARY_PATH"}
+KEPT = PATHS | {"PBR_VERSION"}
 KEPT_PREFIXES = ("SETUPTOOLS_SCM_PRETEND_VERSION", "COVERAGE_")
 """Of the caller's environment: what finds the modules, and what their imports ask about their own version.
 The rest is the caller's alone: a default that was taken from it would be true nowhere else."""
@@ -51,10 +58,14 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Sample:
-    """``namespaces``: those of the project itself; () if it has none, and its modules were looked at."""
+    """``namespaces``: those of the project itself; () if it has none, and its modules were looked at.
+
+    ``names``: of all options.
+    """
 
     text: str
     options: int
+    names: frozenset[str]
     namespaces: tuple[str, ...]
     troubles: tuple[Trouble, ...]
 
@@ -66,17 +77,20 @@ def sample(request: Request) -> Sample:
         answer = _ask(replace(request, content={**request.content, "fatal": fatal}))
         if isinstance(answer, _Ended):
             if not answer.during or answer.during in fatal:
-                raise ConfigError(f"{request.python} {answer.how} before it had any answer")
-            fatal[answer.during] = f"it ends the interpreter, which {answer.how}"
+                raise ConfigError(f"{request.python} ended ({answer.how}) before it had any answer: {WANTED}")
+            fatal[answer.during] = f"it ends the interpreter ({answer.how})"
         elif "fatal" in answer:
             raise ConfigError(answer["fatal"])
         else:
             troubles = tuple(Trouble(**each) for each in answer["troubles"])
-            return Sample(answer["text"], answer["options"], tuple(answer["namespaces"]), troubles)
+            names, namespaces = frozenset(answer["names"]), tuple(answer["namespaces"])
+            return Sample(answer["text"], answer["options"], names, namespaces, troubles)
 
 
 @dataclass(frozen=True)
 class _Ended:
+    """``during``: what was being loaded, "" if nothing was yet."""
+
     during: str
     how: str
 
@@ -88,22 +102,39 @@ def _ask(request: Request) -> dict[str, Any] | _Ended:
         try:
             first = _start(request, document, "first", second.stdout, None)
             try:
-                output = first.communicate()[0].decode()
+                return _heard(first)
             finally:
                 _end(first)
         finally:
             _end(second)
-    lines = [json.loads(line) for line in output.splitlines()]
-    if first.returncode == 0 and lines and isinstance(lines[-1], dict):
-        return lines[-1]
-    return _Ended(
-        next((line for line in reversed(lines) if isinstance(line, str)), ""), _how(first.returncode)
-    )
+
+
+def _heard(first: "subprocess.Popen[bytes]") -> dict[str, Any] | _Ended:
+    """Its answer; what comes after that does not count, such as an exit that takes its time."""
+    during = ""
+    for line in first.stdout or ():
+        said = _parsed(line)
+        if isinstance(said, str):
+            during = said
+        elif isinstance(said, dict) and "second" in said:
+            return _Ended(said["second"], "on one of the two machines that it is shown")
+        elif isinstance(said, dict):
+            with suppress(subprocess.TimeoutExpired):
+                first.wait(GRACE)
+            return said
+    return _Ended(during, _how(first.wait()))
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:  # what was started is no Python
+        return None
 
 
 def _readable(text: str) -> Any:
     """An open file in memory: nothing is left behind, however this ends."""
-    file = os.fdopen(os.memfd_create("request", os.MFD_CLOEXEC), "w+", encoding="utf-8")
+    file = os.fdopen(os.memfd_create("request"), "w+", encoding="utf-8")
     file.write(text)
     file.flush()
     return file
@@ -113,31 +144,32 @@ def _start(
     request: Request, document: Any, machine: str, stdin: Any, stderr: Any
 ) -> "subprocess.Popen[bytes]":
     descriptor = document.fileno()
-    seed = "0" if machine == "first" else "1"  # the order of a set must not matter
     try:
         return subprocess.Popen(
             [request.python, SAMPLER, str(descriptor), machine],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=_environment(request.environment) | {"PYTHONHASHSEED": seed},
+            env=_environment(request.environment, machine),
             cwd=request.content["base"],
             pass_fds=(descriptor,),
         )
     except OSError as error:
-        raise ConfigError(
-            f"{request.python} cannot be started: {error.strerror}; --python takes a Python interpreter"
-        ) from error
+        raise ConfigError(f"{request.python} cannot be started: {error.strerror}: {WANTED}") from error
 
 
-def _environment(wanted: Mapping[str, str]) -> dict[str, str]:
+def _environment(wanted: Mapping[str, str], machine: str) -> dict[str, str]:
     kept = {
         name: value for name, value in os.environ.items() if name in KEPT or name.startswith(KEPT_PREFIXES)
     }
     # Our own checkout is there for us, not for the project: the scripts have put it there.
     path = [entry for entry in kept.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != CHECKOUT]
     exported = {name: value for name, value in wanted.items() if not name.startswith("OS_")}
-    return kept | {"PYTHONPATH": os.pathsep.join(path)} | exported | FIXED
+    found = kept | {"PYTHONPATH": os.pathsep.join(path)} | exported
+    if machine == "second":  # on another machine these are others, so that a default made of one shows it
+        found |= {name: found[name] + os.pathsep + HOME for name in PATHS if found.get(name)}
+    seed = {"PYTHONHASHSEED": "0" if machine == "first" else "1"}  # the order of a set must not matter
+    return found | FIXED | MACHINES[machine].environment() | seed
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -150,5 +182,5 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def _how(status: int) -> str:
     if status < 0:
-        return f"was ended by {signal.Signals(-status).name}"
-    return f"ended with {status}"
+        return signal.Signals(-status).name
+    return f"exit code {status}"

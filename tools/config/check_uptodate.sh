@@ -5,7 +5,7 @@
 set -euo pipefail
 python=${PYTHON:-python3}
 [ -z "${PYTHON:-}" ] || unset VIRTUAL_ENV
-checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 if [ -e "$checkout/refresh_agent/tools/check_uptodate.py" ]; then
     export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}"
 fi

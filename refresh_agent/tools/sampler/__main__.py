@@ -2,11 +2,12 @@
 
 The project may be this very one, in another version, or have a module called ``identity``: so this directory
 leaves sys.path, and its modules get names that nobody else has.
+
+This file alone is for every Python there is, so that one that is too old can be told of.
 """
 
-from __future__ import annotations
-
 import importlib
+import json
 import os
 import sys
 import types
@@ -14,7 +15,8 @@ import types
 PRIVATE_NAME = "_refresh_agent_sampler"
 
 
-def start() -> None:
+def start():
+    # type: () -> None
     here = os.path.dirname(os.path.realpath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry or os.curdir) != here]
     package = types.ModuleType(PRIVATE_NAME)
@@ -24,4 +26,10 @@ def start() -> None:
 
 
 if __name__ == "__main__":
-    start()
+    if sys.version_info < (3, 9):  # noqa: UP036
+        version = ".".join(str(part) for part in sys.version_info[:3])
+        print(
+            json.dumps({"fatal": sys.executable + " is Python " + version + ": --python takes 3.9 or later"})
+        )
+    else:
+        start()

@@ -105,8 +105,6 @@ class Namespaces:
         if not why:
             try:
                 generator._list_opts([name])  # noqa: SLF001
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:  # noqa: BLE001 - it is the project's code
                 why, where = reason(error), place(error, self._base)
         if why:

@@ -25,7 +25,7 @@ def find(request: dict[str, Any], told: Callable[[str], None]) -> Found:
     registrations = Registrations()
     registrations.listen()
     if request["entry_points"]:
-        entries.declare(request["name"], request["entry_points"])
+        entries.declare(request["declared_by"], request["entry_points"])
     own = (
         request["namespaces"]
         or entries.of_distribution(request["name"])

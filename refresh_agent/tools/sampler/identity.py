@@ -15,6 +15,7 @@ import re
 import socket
 import sys
 import sysconfig
+import uuid
 from typing import Any, Callable, NamedTuple
 
 HOME = "/proc/nonexistent"
@@ -25,7 +26,7 @@ SITE_PACKAGES = "/usr/lib/python/site-packages"
 
 
 class Machine(NamedTuple):
-    """The names are valid ones, since types such as HostAddress look at them."""
+    """The names are valid ones, since types such as HostAddress look at them; memory goes by processors."""
 
     host: str
     user: str
@@ -42,6 +43,10 @@ class Machine(NamedTuple):
     def home(self) -> str:
         return f"{HOME}/{self.user}"
 
+    def environment(self) -> dict[str, str]:
+        """Python looks at some of it before any module can."""
+        return {"HOME": self.home, "USER": self.user, "LOGNAME": self.user, "HOSTNAME": self.full_name}
+
 
 MACHINES = {
     "first": Machine("sample-node-one", "sample-user-one", 4001, 2, "198.51.100.213", "2001:db8:5a3e::213"),
@@ -51,21 +56,23 @@ MACHINES = {
 
 def pretend(machine: Machine) -> None:
     """From now on this process is on that machine, as far as Python code asks in the usual ways."""
-    os.environ.update(HOME=machine.home, USER=machine.user, LOGNAME=machine.user, HOSTNAME=machine.full_name)
-    _processors(machine)
+    _hardware(machine)
     _user(machine)
     _names(machine)
     _addresses(machine)
 
 
-def _processors(machine: Machine) -> None:
-    online = {name: os.sysconf_names[name] for name in ("SC_NPROCESSORS_ONLN", "SC_NPROCESSORS_CONF")}
-    asked = {*online, *online.values()}
+def _hardware(machine: Machine) -> None:
+    told = {"SC_NPROCESSORS_ONLN": machine.processors, "SC_NPROCESSORS_CONF": machine.processors}
+    told |= dict.fromkeys(("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"), machine.processors << 18)
+    by_number = {os.sysconf_names[name]: value for name, value in told.items()}
+    answers: dict[Any, int] = {**told, **by_number}
     sysconf = os.sysconf
     _replace(os, "cpu_count", lambda: machine.processors)
     _replace(os, "process_cpu_count", lambda: machine.processors)
     _replace(os, "sched_getaffinity", lambda _pid: set(range(machine.processors)))
-    _replace(os, "sysconf", lambda name: machine.processors if name in asked else sysconf(name))
+    _replace(os, "sysconf", lambda name: answers[name] if name in answers else sysconf(name))
+    _replace(uuid, "getnode", lambda: 0x020000000000 + machine.uid)
 
 
 def _user(machine: Machine) -> None:
@@ -75,6 +82,7 @@ def _user(machine: Machine) -> None:
     people = grp.struct_group((machine.user, "x", machine.uid, []))
     for name in ("getuid", "geteuid", "getgid", "getegid"):
         _replace(os, name, lambda: machine.uid)
+    _replace(os, "getppid", lambda: machine.uid)
     _replace(os, "getlogin", lambda: machine.user)
     _replace(getpass, "getuser", lambda: machine.user)
     _replace(pwd, "getpwuid", lambda asked: person if asked in {uid, machine.uid} else by_uid(asked))
@@ -89,8 +97,15 @@ def _names(machine: Machine) -> None:
     _replace(os, "uname", lambda: told)
     _replace(socket, "gethostname", lambda: machine.host)
     _replace(socket, "getfqdn", lambda name="": machine.full_name if name in names else full_name(name))
-    own = names - {"", "localhost"}
+    own, extended, info = names - {"", "localhost"}, socket.gethostbyname_ex, socket.getaddrinfo
+    aliases = (machine.full_name, [machine.host], [machine.ipv4])
     _replace(socket, "gethostbyname", lambda name: machine.ipv4 if name in own else by_name(name))
+    _replace(socket, "gethostbyname_ex", lambda name: aliases if name in own else extended(name))
+    _replace(
+        socket,
+        "getaddrinfo",
+        lambda host, *more, **by: info(machine.ipv4 if host in own else host, *more, **by),
+    )
 
 
 def _addresses(machine: Machine) -> None:
@@ -133,11 +148,14 @@ def neutral(machine: Machine, roots: list[str]) -> Callable[[str], str]:
         machine.ipv4: "<IP address>",
         machine.ipv6: "<IP address>",
     }
-    paths = dict.fromkeys(roots, SITE_PACKAGES)
+    paths = dict.fromkeys((sys.prefix, sys.base_prefix), "/usr")
+    paths.update({sysconfig.get_path(name): "/usr/lib/python3" for name in ("stdlib", "platstdlib")})
     paths.update({sysconfig.get_path(name): SITE_PACKAGES for name in ("purelib", "platlib")})
-    paths.update({sys.executable: "/usr/bin/python3", sys.prefix: "/usr", sys.base_prefix: "/usr"})
-    ordered = sorted((path for path in paths if path not in {"/", "/usr"}), key=len, reverse=True)
-    pattern = re.compile("|".join(rf"{re.escape(path)}(?=/|$)" for path in ordered))
+    paths.update({sys.executable: "/usr/bin/python3"})
+    paths.update(dict.fromkeys(roots, SITE_PACKAGES))
+    # A literal default may well lie in one of these.
+    ordered = sorted(paths.keys() - {"/", "/usr", "/usr/local"}, key=len, reverse=True)
+    pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, ordered))})(?![\w.-])")
 
     def neutralize(text: str) -> str:
         for own, word in words.items():

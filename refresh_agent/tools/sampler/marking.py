@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 VARIES = "<depends on the machine>"
 
@@ -13,38 +13,73 @@ Plain = Any
 Listing = list[tuple[str, list[tuple[Any, list[Any]]]]]
 """As oslo.config's generator has it: [(namespace, [(group, [option])])]."""
 
-FIELDS = ("default", "sample_default")
+TEXTS = ("help", "deprecated_reason", "title")
+
+
+class Place(NamedTuple):
+    """One value of an option: ``field`` of ``owner``, which is the option or its type."""
+
+    key: str
+    option: Any
+    owner: Any
+    field: str
+
+    @property
+    def value(self) -> Any:
+        return getattr(self.owner, self.field, None)
 
 
 def table(listing: Listing, neutralize: Callable[[str], str]) -> dict[str, Plain]:
-    """Every default of the listing, in words that hold for every machine as far as one can tell from one."""
-    return {key: plain(own, neutralize) for key, _, _, own in _defaults(listing)}
+    """Every value of the listing, in words that hold for every machine as far as one can tell from one."""
+    return {place.key: plain(place.value, neutralize) for place in _places(listing)}
 
 
-def mark(listing: Listing, neutralize: Callable[[str], str], elsewhere: dict[str, Plain]) -> None:
+def mark(listing: Listing, neutralize: Callable[[str], str], elsewhere: dict[str, Plain]) -> list[str]:
     """Change what is not the same ``elsewhere``, or not in these words.
 
     The option then has a sample default, which oslo-config-generator tells the reader in its own words.
+    Returns the names of options that are not known elsewhere.
     """
-    for key, option, field, own in list(_defaults(listing)):
-        here = plain(own, neutralize)
-        told = agreed(here, elsewhere.get(key, here))
-        if told == plain(own, str):
+    _neutralize_texts(listing, neutralize)
+    unknown = set()
+    for place in _places(listing):
+        if place.key not in elsewhere:
+            unknown.add(place.option.dest)
             continue
-        if getattr(option, "multi", False) and not isinstance(told, list):
-            told = [told]
-        setattr(option, field, told)
-        if option.sample_default is None:
-            option.sample_default = told
+        told = agreed(plain(place.value, neutralize), elsewhere[place.key])
+        if told != plain(place.value, str):
+            _tell(place, told)
+    return sorted(unknown)
 
 
-def _defaults(listing: Listing) -> Iterator[tuple[str, Any, str, Any]]:
+def _tell(place: Place, told: Plain) -> None:
+    option = place.option
+    if getattr(option, "multi", False) and not isinstance(told, list):
+        told = [told]
+    setattr(place.owner, place.field, told)
+    if place.field == "default" and option.sample_default is None:
+        option.sample_default = told
+
+
+def _neutralize_texts(listing: Listing, neutralize: Callable[[str], str]) -> None:
+    owners = [owner for _, groups in listing for group, options in groups for owner in (group, *options)]
+    for owner in owners:
+        for field in TEXTS:
+            text = getattr(owner, field, None)
+            if isinstance(text, str) and neutralize(text) != text:
+                setattr(owner, field, neutralize(text))
+
+
+def _places(listing: Listing) -> Iterator[Place]:
+    """An option's own sample default comes before its default, which may become one."""
     for namespace, groups in listing:
         for group, options in groups:
             for option in options:
-                for field in FIELDS:
-                    key = "\n".join((namespace, getattr(group, "name", group or ""), option.dest, field))
-                    yield key, option, field, getattr(option, field, None)
+                key = "\n".join((namespace, getattr(group, "name", group or ""), option.dest))
+                for field in ("sample_default", "default"):
+                    yield Place(f"{key}\n{field}", option, option, field)
+                for field in ("min", "max"):
+                    yield Place(f"{key}\n{field}", option, option.type, field)
 
 
 def plain(value: Any, neutralize: Callable[[str], str]) -> Plain:

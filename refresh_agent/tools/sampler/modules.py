@@ -42,8 +42,6 @@ class Modules:
         if not why:
             try:
                 return [importlib.import_module(name)]
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:  # noqa: BLE001 - a module may do anything, sys.exit() too
                 why, where = reason(error), place(error, self._base)
         self._broken.add(name)
@@ -55,9 +53,12 @@ class Modules:
         found = {module.__name__: self._asked(module) for module in modules}
         for module in modules:
             found[module.__name__] += self._guessed(module, found)
-        for name in self._registrations.modules():
-            if name in found or (wanted(name) and name not in self._broken):
-                found[name] = self._registrations.by(name) + found.get(name, [])
+        listed = {name for name in self._registrations.modules() if wanted(name) and name not in self._broken}
+        listed.update(found)
+        for module in modules:
+            found[module.__name__] += self._registered_for(module, listed)
+        for name in listed:
+            found[name] = self._registrations.by(name) + found.get(name, [])
         return [(name, [(group, [option]) for group, option in found[name]]) for name in sorted(found)]
 
     def _asked(self, module: ModuleType) -> Pairs:
@@ -74,8 +75,6 @@ class Modules:
                 ]
             if _takes(module, "register_opts", 1):
                 module.register_opts(cfg.ConfigOpts())  # the registrations hear of it
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # noqa: BLE001 - it is the project's code
             what = f"cannot ask {module.__name__} for its options"
             lacks = missing(_names(self._loose(module)) or "what it would have told")
@@ -93,16 +92,28 @@ class Modules:
         self.troubles.append(trouble(what, "their group cannot be known", listed))
         return [("DEFAULT", option) for option in loose]
 
+    def _registered_for(self, module: ModuleType, listed: set[str]) -> Pairs:
+        """A module's own options that somebody else has registered, such as a library's helper."""
+        by_others = [(self._registrations.of(option), option) for option in _own(module)]
+        return [
+            (group, option)
+            for registrations, option in by_others
+            if not listed & {name for name, _ in registrations}
+            for _, group in registrations
+        ]
+
     def _loose(self, module: ModuleType) -> list[Any]:
-        """Options that are a module's own, by themselves or in a list, and that nobody has registered."""
-        own = [value for name, value in sorted(vars(module).items()) if name not in _imported(module)]
-        lists = [value if isinstance(value, (list, tuple)) else [value] for value in own]
-        options = [option for each in lists if _all_options(each) for option in each]
-        return [option for option in options if in_files(option) and not self._registrations.know(option)]
+        """A module's own options that nobody has registered."""
+        return [option for option in _own(module) if not self._registrations.of(option)]
 
 
-def _all_options(values: Any) -> bool:
-    return all(isinstance(value, cfg.Opt) for value in values)
+def _own(module: ModuleType) -> list[Any]:
+    """The options that a module defines, by themselves or in a list."""
+    imported = _imported(module)
+    values = [value for name, value in sorted(vars(module).items()) if name not in imported]
+    lists = [value if isinstance(value, (list, tuple)) else [value] for value in values]
+    options = [each for each in lists if all(isinstance(option, cfg.Opt) for option in each)]
+    return [option for each in options for option in each if in_files(option)]
 
 
 def _imported(module: ModuleType) -> set[str]:

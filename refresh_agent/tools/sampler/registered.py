@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from oslo_config import cfg
 
-WAYS_IN = {"register_opt", "register_opts", "register_cli_opt", "register_cli_opts"}
-"""What a project calls. ConfigOpts registers options of its own too, such as --config-file."""
+WAYS_OF_ITS_OWN = {"__init__", "__call__", "_pre_setup"}
+"""Of ConfigOpts: where it registers what it has itself, such as --config-file."""
 
 
 class Registration(NamedTuple):
@@ -26,7 +26,7 @@ class Registrations:
         self._seen: list[Registration] = []
         self._groups: dict[str, Any] = {}
         self._places: set[tuple[str, str]] = set()
-        self._identities: set[int] = set()
+        self._by_identity: dict[int, list[Registration]] = {}
 
     def listen(self) -> None:
         register_opt, register_group = cfg.ConfigOpts.register_opt, cfg.ConfigOpts.register_group
@@ -53,8 +53,9 @@ class Registrations:
     def modules(self) -> list[str]:
         return sorted({seen.module for seen in self._seen})
 
-    def know(self, option: Any) -> bool:
-        return id(option) in self._identities
+    def of(self, option: Any) -> list[tuple[str, Any]]:
+        """(module, group): who has registered this very option, and where."""
+        return [(seen.module, self._group(seen.group)) for seen in self._by_identity.get(id(option), [])]
 
     def know_place(self, group: Any, option: Any) -> bool:
         """Is there an option of this name in this group? A copy is another object."""
@@ -62,7 +63,7 @@ class Registrations:
 
     def _note(self, registration: Registration) -> None:
         self._seen.append(registration)  # which keeps the option, so that no other one gets its id
-        self._identities.add(id(registration.option))
+        self._by_identity.setdefault(id(registration.option), []).append(registration)
         self._places.add((_name(registration.group), registration.option.dest))
 
     def _group(self, group: Any) -> Any:
@@ -79,12 +80,16 @@ def _name(group: Any) -> str:
 
 
 def _caller(frame: FrameType | None) -> str | None:
-    """The module that called one of the ways in; None if oslo.config registers something of its own."""
-    while frame is not None:
-        name: str = frame.f_globals.get("__name__", "")
-        if name != "oslo_config.cfg":
-            return name
-        if frame.f_code.co_name not in WAYS_IN and "inner" not in frame.f_code.co_name:
+    """The module that called one of the ways in; None if oslo.config registers something of its own.
+
+    It may do so through a subclass of ConfigOpts that has the ways in over again.
+    """
+    caller = None
+    while frame is not None and frame.f_code.co_name != "<module>":
+        if frame.f_globals.get("__name__") != "oslo_config.cfg":
+            caller = caller or frame
+        elif frame.f_code.co_name in WAYS_OF_ITS_OWN:
             return None
         frame = frame.f_back
-    return None
+    found = caller or frame
+    return found.f_globals.get("__name__") if found else None

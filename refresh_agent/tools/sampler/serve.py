@@ -2,8 +2,8 @@
 
 The command line: a descriptor that the request is read from, and which of the two machines to be on. The
 first reads the defaults that the second has found from its standard input. On standard output a line says
-what is going to be imported, before it is, so that the reader knows what has ended the interpreter; the last
-line is the answer.
+what is going to be imported, before it is, so that the reader knows what has ended the interpreter; then
+comes the answer.
 """
 
 from __future__ import annotations
@@ -12,81 +12,109 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
-import threading
 from typing import Any, TextIO
 
 from .identity import MACHINES, neutral, pretend
-from .trouble import reason
+from .trouble import missing, reason, trouble
+
+NOT_FORMATTED = "# Warning: Failed to format sample for "
+"""oslo-config-generator leaves an option out with these words."""
 
 
 def main(arguments: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     descriptor, machine = int(arguments[0]), MACHINES[arguments[1]]
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what modules print is not part of the answer
+    # What modules read and write is neither the other's table nor our answer.
+    table, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
     with open(f"/proc/self/fd/{descriptor}", encoding="utf-8") as file:
         request = json.load(file)
-    pretend(machine)
-    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
-    sys.argv = ["oslo-config-generator"]  # some projects have it in a default
-    sys.path.insert(0, request["root"])
+    os.close(descriptor)
     try:
-        answer = _answer(request, machine, out)
+        answer = _answer(request, machine, table, answers)
     except _CannotError as error:
         answer = {"fatal": str(error)}
-    _tell(out, answer)
-    sys.stderr.flush()
-    if threading.active_count() > 1:  # a module has started a thread: nobody waits for that
-        os._exit(0)
+    except BaseException as error:  # noqa: BLE001 - what modules may have done to the interpreter has no end
+        answer = {"fatal": f"{sys.executable} cannot go on after the project's modules: {reason(error)}"}
+    _tell(answers, answer)
 
 
 class _CannotError(Exception):
     pass
 
 
-def _tell(out: TextIO, what: Any) -> None:
-    json.dump(what, out)
-    out.write("\n")
-    out.flush()
+def _tell(answers: TextIO, what: Any) -> None:
+    json.dump(what, answers)
+    answers.write("\n")
+    answers.flush()
 
 
-def _answer(request: dict[str, Any], machine: Any, out: TextIO) -> dict[str, Any]:
+def _answer(request: dict[str, Any], machine: Any, table: TextIO, answers: TextIO) -> dict[str, Any]:
+    pretend(machine)
+    neutralize = neutral(machine, [request["root"], request["base"]])
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    sys.argv = ["oslo-config-generator"]  # some projects have it in a default
+    sys.path.insert(0, request["root"])
+    # Help texts look the same whether docutils' additions for it are there or not.
+    sys.modules["rst2txt"] = None  # type: ignore[assignment]
     try:
-        # Help texts look the same whether docutils' additions for it are there or not.
-        sys.modules["rst2txt"] = None  # type: ignore[assignment]
         from . import finding, marking  # noqa: PLC0415 - they need oslo.config
     except ImportError as error:
         raise _CannotError(
-            f"{sys.executable} has no oslo.config that can be imported: {reason(error)}"
+            f"{sys.executable} has no oslo.config that can be imported ({reason(error)}): --python takes the "
+            "interpreter that can import the project"
         ) from error
-    found = finding.find(request, lambda name: _tell(out, name))
-    neutralize = neutral(machine, [request["root"], request["base"]])
+    found = finding.find(request, lambda name: _tell(answers, name))
     if machine is MACHINES["second"]:
         return {"table": marking.table(found.listing, neutralize)}
-    elsewhere = _last_line(sys.stdin).get("table", {})
-    marking.mark(found.listing, neutralize, elsewhere)
+    elsewhere = _heard(table)
+    if "table" not in elsewhere:
+        return elsewhere
+    unknown = marking.mark(found.listing, neutralize, elsewhere["table"])
+    if unknown:
+        why = f"only one of two imports knew {', '.join(unknown)}"
+        outcome = "their defaults may be those of this machine"
+        found.troubles.append(trouble("cannot compare all defaults", why, outcome))
+    return _rendered(found, request["format"])
+
+
+def _heard(table: TextIO) -> dict[str, Any]:
+    """The answer of the second; if it has none, what it was loading when it ended, as ``second``."""
+    during = ""
+    for line in table:
+        said = json.loads(line)
+        if isinstance(said, dict):
+            return said
+        during = said
+    return {"second": during}
+
+
+def _rendered(found: Any, form: str) -> dict[str, Any]:
+    count = sum(len(options) for _, groups in found.listing for _, options in groups)
+    text = _text(found.listing, form) if count else ""
+    failed = [line[len(NOT_FORMATTED) :] for line in text.splitlines() if line.startswith(NOT_FORMATTED)]
+    what = "oslo-config-generator cannot format every option"
+    for name in failed:
+        found.troubles.append(trouble(what, "it says why, in the sample", missing(f"option {name}")))
     return {
         "namespaces": found.namespaces,
-        "options": sum(len(options) for _, groups in found.listing for _, options in groups),
-        "text": _rendered(found, request["format"]),
+        "names": sorted({o.dest for _, groups in found.listing for _, options in groups for o in options}),
+        "options": count - len(failed),
+        "text": text,
         "troubles": found.troubles,
     }
 
 
-def _last_line(stream: TextIO) -> dict[str, Any]:
-    """{} if the other one has not come to its end."""
-    lines = stream.read().splitlines()
-    last = json.loads(lines[-1]) if lines else {}
-    return last if isinstance(last, dict) else {}
-
-
-def _rendered(found: Any, form: str) -> str:
+def _text(listing: Any, form: str) -> str:
     from oslo_config import cfg, generator  # noqa: PLC0415
 
-    generator._list_opts = lambda namespaces: found.listing  # noqa: ARG005, SLF001 - "rst" asks it too
+    generator._list_opts = lambda namespaces: listing  # noqa: ARG005, SLF001 - "rst" asks it too
     conf, text = cfg.ConfigOpts(), io.StringIO()
     generator.register_cli_opts(conf)
-    names = [word for name, _ in found.listing for word in ("--namespace", name)]
+    names = [word for name, _ in listing for word in ("--namespace", name)]
     try:
         conf(
             [*names, "--format", form],

@@ -39,7 +39,7 @@ def place(error: BaseException, base: str) -> str:
         frames = [(error.filename, error.lineno)]
     else:
         frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    for filename, line in reversed(frames):
+    for filename, line in reversed([frame for frame in frames if not frame[0].startswith("<")]):
         relative = os.path.relpath(os.path.realpath(filename), base)
         if (
             not relative.startswith(os.pardir)
