@@ -13,7 +13,19 @@ from collections.abc import Callable, Iterable
 TOP = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
-from benchmarks import contained, databases, delivery, durability, idle, large, latency, once, polls, runner
+from benchmarks import (
+    contained,
+    databases,
+    delivery,
+    durability,
+    idle,
+    large,
+    latency,
+    once,
+    polls,
+    runner,
+    sample,
+)
 from benchmarks.measure import Figure, MissingError
 from tools import environments
 
@@ -54,6 +66,7 @@ def _parts(agent: pathlib.Path, peers: pathlib.Path) -> dict[str, Part]:
         "waits": lambda root: durability.waits(runner.Place(root, agent, peers)),
         "start-up": lambda root: durability.startup(runner.Place(root, agent, peers)),
         "recording": lambda root: durability.recording(runner.Place(root, agent, peers)),
+        "sample": lambda root: sample.figures(root, agent),
     }
 
 

@@ -12,7 +12,7 @@ MARK = b"Opt("
 """generate_sample.sh: ``grep -l "Opt("``."""
 
 OPTION = re.compile(r"(?<!Deprecated)(?<!SubCommand)Opt\(\s*(?:name\s*=\s*)?['\"]([\w.-]+)['\"]")
-OPTIONS_CLASS = re.compile(r"(?<!Deprecated)(?<!SubCommand)Opt")
+OPTIONS_CLASS = re.compile(r"(?!.*(Deprecated|SubCommand))\w*Opt")
 
 
 def candidates(project: Project, excluded: Sequence[str]) -> dict[str, str]:
@@ -57,13 +57,12 @@ def options_in(path: str) -> list[str]:
 
 
 def _option(node: ast.AST) -> list[str]:
-    """[name] of ``StrOpt("name", …)``, but not of one that cannot stand in a file; [] of everything else."""
+    """[name] of ``StrOpt("name", …)``; [] of a subcommand, which cannot stand in a file, and of all else."""
     if not isinstance(node, ast.Call):
         return []
     called = getattr(node.func, "attr", getattr(node.func, "id", ""))
-    keywords = {word.arg: word.value for word in node.keywords}
-    name = node.args[0] if node.args else keywords.get("name")
-    if not OPTIONS_CLASS.search(called) or not called.endswith("Opt") or "positional" in keywords:
+    name = next(iter([*node.args, *(word.value for word in node.keywords if word.arg == "name")]), None)
+    if not OPTIONS_CLASS.fullmatch(called):
         return []
     return [name.value] if isinstance(name, ast.Constant) and isinstance(name.value, str) else []
 

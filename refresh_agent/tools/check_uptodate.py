@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.HOOK_FAILED
     if committed != answer.text:
         for line in _difference(committed, answer.text, order.path):
-            print(line)
+            print(line, end="")
         program.say(f"{order.path} is not up to date: {_advice(order, bool(answer.troubles))}")
         return ExitCode.HOOK_FAILED
     return ExitCode.HOOK_FAILED if order.strict and answer.troubles else ExitCode.OK
@@ -61,9 +61,14 @@ def _committed(path: str) -> str | None:
 
 
 def _difference(committed: str, fresh_text: str, path: str) -> Iterator[str]:
-    """As ``diff -u`` has it: what writing the sample anew would change."""
-    before, after = committed.split("\n"), fresh_text.split("\n")
-    yield from difflib.unified_diff(before, after, path, "what the options say", lineterm="")
+    """As ``diff -u`` has it, and ``patch`` takes it: what writing the sample anew would change."""
+    before, after = _lines(committed), _lines(fresh_text)
+    yield from difflib.unified_diff(before, after, path, path, "as it is", "as the options say")
+
+
+def _lines(text: str) -> list[str]:
+    *whole, last = text.split("\n")
+    return [f"{line}\n" for line in whole] + ([f"{last}\n\\ No newline at end of file\n"] if last else [])
 
 
 def _advice(order: Order, incomplete: bool) -> str:

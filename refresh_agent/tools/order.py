@@ -92,10 +92,11 @@ def _names(project: Project) -> dict[str, object]:
 
 
 def _namespaces(project: Project) -> list[str]:
-    """Those that a package gives; of all that a tree declares, if it is the package that the tree is for."""
+    """All that a tree declares, or of one package of several, its own."""
     declared = project.entry_points.get(OPTIONS, {})
-    own = [name for name, value in declared.items() if re.match(rf"{re.escape(project.package)}[.:]", value)]
-    return sorted(own or (declared if _is_whole(project) else ()))
+    if _is_whole(project):
+        return sorted(declared)
+    return sorted(name for name in declared if re.match(rf"{re.escape(project.package)}[.:]", declared[name]))
 
 
 def _is_whole(project: Project) -> bool:

@@ -75,6 +75,12 @@ def of_library(name: str) -> list[str]:
     return [name] if name in names else of_distribution(name)
 
 
+def packages() -> set[str]:
+    """Those that have such entry points."""
+    every = (entry for each in importlib.metadata.distributions() for entry in _entries(each))
+    return {re.split(r"[.:]", entry.value, maxsplit=1)[0] for entry in every}
+
+
 def _entries(distribution: importlib.metadata.Distribution) -> list[importlib.metadata.EntryPoint]:
     return [entry for entry in distribution.entry_points if entry.group == GROUP]
 

@@ -22,24 +22,27 @@ class Found(NamedTuple):
 
 
 def find(request: dict[str, Any], told: Callable[[str], None]) -> Found:
-    registrations = Registrations()
+    own = _own_namespaces(request)
+    names = [*request["modules"], *([] if own else request["candidates"])]
+    wanted = _wanted(request, names, bool(own))
+    registrations = Registrations(wanted, entries.packages())
     registrations.listen()
-    if request["entry_points"]:
-        entries.declare(request["declared_by"], request["entry_points"])
-    own = (
-        request["namespaces"]
-        or entries.of_distribution(request["name"])
-        or entries.of_package(request["package"])
-    )
     libraries, unknown = _libraries(request["libraries"])
     namespaces = entries.Namespaces(request["base"], told)
     listing = namespaces.listing([*own, *libraries], request["fatal"])
-    names = [*request["modules"], *([] if own else request["candidates"])]
     modules = Modules(registrations, request["base"], told)
     loaded = modules.load(list(dict.fromkeys(names)), request["fatal"])
-    more = modules.listing(loaded, _wanted(request, names, bool(own)))
+    more = modules.listing(loaded, wanted)
     whole = generator._cleanup_opts([*listing, *more])  # noqa: SLF001 - as its _list_opts does
     return Found(own, whole, [*unknown, *namespaces.troubles, *modules.troubles])
+
+
+def _own_namespaces(request: dict[str, Any]) -> list[str]:
+    """What the tree declares counts; of one that declares nothing, what is installed."""
+    if request["entry_points"]:
+        entries.declare(request["declared_by"], request["entry_points"])
+        return list(request["namespaces"])
+    return entries.of_distribution(request["name"]) or entries.of_package(request["package"])
 
 
 def _libraries(names: list[str]) -> tuple[list[str], list[Trouble]]:

@@ -10,6 +10,7 @@ import functools
 import getpass
 import grp
 import os
+import platform
 import pwd
 import re
 import socket
@@ -95,6 +96,8 @@ def _names(machine: Machine) -> None:
     told = os.uname_result((uname.sysname, machine.host, "6.1.0", "#1", uname.machine))
     full_name = socket.getfqdn
     _replace(os, "uname", lambda: told)
+    if hasattr(platform, "_uname_cache"):
+        platform._uname_cache = None  # noqa: SLF001 - it may have been asked for, by our own imports
     _replace(socket, "gethostname", lambda: machine.host)
     _replace(socket, "getfqdn", lambda name="": machine.full_name if name in names else full_name(name))
     own, extended, info = names - {"", "localhost"}, socket.gethostbyname_ex, socket.getaddrinfo

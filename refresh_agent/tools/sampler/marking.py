@@ -68,6 +68,13 @@ def _neutralize_texts(listing: Listing, neutralize: Callable[[str], str]) -> Non
             text = getattr(owner, field, None)
             if isinstance(text, str) and neutralize(text) != text:
                 setattr(owner, field, neutralize(text))
+        _neutralize_choices(getattr(owner, "type", None), neutralize)
+
+
+def _neutralize_choices(kind: Any, neutralize: Callable[[str], str]) -> None:
+    choices = getattr(kind, "choices", None)
+    if isinstance(choices, dict):
+        kind.choices = {neutralize(key) if isinstance(key, str) else key: choices[key] for key in choices}
 
 
 def _places(listing: Listing) -> Iterator[Place]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, Callable
 
@@ -14,6 +15,7 @@ from oslo_config import cfg
 from .marking import Listing
 from .registered import Registrations, in_files
 from .trouble import Trouble, missing, place, reason, trouble
+from .written import source, written
 
 Pairs = list[tuple[Any, Any]]
 """[(group, option)]"""
@@ -41,7 +43,9 @@ class Modules:
         self._told(name)
         if not why:
             try:
-                return [importlib.import_module(name)]
+                module: Any = importlib.import_module(name)
+                # Some put another object into their place; what they have registered is known all the same.
+                return [module] if isinstance(module, ModuleType) and module.__name__ == name else []
             except BaseException as error:  # noqa: BLE001 - a module may do anything, sys.exit() too
                 why, where = reason(error), place(error, self._base)
         self._broken.add(name)
@@ -51,8 +55,10 @@ class Modules:
     def listing(self, modules: list[ModuleType], wanted: Callable[[str], bool]) -> Listing:
         """What these define, and what ``wanted`` others, imported by them, have registered."""
         found = {module.__name__: self._asked(module) for module in modules}
+        others = [sys.modules[name] for name in sorted(sys.modules) if wanted(name)]
+        places = _places({id(module): module for module in [*modules, *others]}.values())
         for module in modules:
-            found[module.__name__] += self._guessed(module, found)
+            found[module.__name__] += self._guessed(module, found, places)
         listed = {name for name in self._registrations.modules() if wanted(name) and name not in self._broken}
         listed.update(found)
         for module in modules:
@@ -81,16 +87,18 @@ class Modules:
             self.troubles.append(trouble(what, reason(error), lacks, "", place(error, self._base)))
         return []
 
-    def _guessed(self, module: ModuleType, found: dict[str, Pairs]) -> Pairs:
-        """Options that nobody has put into a group yet."""
-        known = [option for pairs in found.values() for _, option in pairs]
-        loose = [option for option in self._loose(module) if option not in known]
+    def _guessed(self, module: ModuleType, found: dict[str, Pairs], places: dict[int, list[str]]) -> Pairs:
+        """Options that nobody has put into a group yet. ``places``: where they will be put, by their id."""
+        known = [option for _, option in found[module.__name__]]
+        every = [option for option in self._loose(module) if option not in known]
+        placed = [(group, option) for option in every for group in places.get(id(option), [])]
+        loose = [option for option in every if id(option) not in places]
         if not loose:
-            return []
+            return placed
         what = f"{module.__name__} does not register all of its options when it is imported"
         listed = f"listed under [DEFAULT]: {_names(loose)}"
         self.troubles.append(trouble(what, "their group cannot be known", listed))
-        return [("DEFAULT", option) for option in loose]
+        return [*placed, *(("DEFAULT", option) for option in loose)]
 
     def _registered_for(self, module: ModuleType, listed: set[str]) -> Pairs:
         """A module's own options that somebody else has registered, such as a library's helper."""
@@ -116,13 +124,19 @@ def _own(module: ModuleType) -> list[Any]:
     return [option for each in options for option in each if in_files(option)]
 
 
+def _places(modules: Iterable[ModuleType]) -> dict[int, list[str]]:
+    """Id of an option → the groups that a function of one of the modules would register it in."""
+    found: dict[int, list[str]] = {}
+    for group, what in (each for module in modules for each in written(module)):
+        for option in what if isinstance(what, (list, tuple)) else [what]:
+            if group not in found.setdefault(id(option), []):
+                found[id(option)].append(group)
+    return found
+
+
 def _imported(module: ModuleType) -> set[str]:
     """The names that a module has from elsewhere."""
-    try:
-        tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError, SyntaxError):  # it has no source
-        return set()
-    statements = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    statements = [node for node in ast.walk(source(module)) if isinstance(node, (ast.Import, ast.ImportFrom))]
     return {alias.asname or alias.name for statement in statements for alias in statement.names}
 
 

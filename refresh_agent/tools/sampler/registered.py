@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from oslo_config import cfg
 
@@ -20,9 +20,15 @@ class Registration(NamedTuple):
 
 
 class Registrations:
-    """Listens, from ``listen`` on, to every ConfigOpts there is."""
+    """Listens, from ``listen`` on, to every ConfigOpts there is.
 
-    def __init__(self) -> None:
+    ``ours`` tells the modules that are looked at from others; ``libraries`` are packages that have entry
+    points for their options: what such a one registers is its own, even if the project asks for that.
+    """
+
+    def __init__(self, ours: Callable[[str], bool], libraries: set[str]) -> None:
+        self._ours = ours
+        self._libraries = libraries
         self._seen: list[Registration] = []
         self._groups: dict[str, Any] = {}
         self._places: set[tuple[str, str]] = set()
@@ -33,7 +39,7 @@ class Registrations:
 
         @functools.wraps(register_opt)
         def note_option(conf: Any, option: Any, group: Any = None, *rest: Any, **more: Any) -> Any:
-            module = _caller(sys._getframe(1))  # noqa: SLF001 - the only way to ask who calls
+            module = self._credited(_callers(sys._getframe(1)))  # noqa: SLF001 - the only way to ask who calls
             if module is not None and in_files(option):
                 self._note(Registration(module, group, option))
             return register_opt(conf, option, group, *rest, **more)
@@ -61,6 +67,12 @@ class Registrations:
         """Is there an option of this name in this group? A copy is another object."""
         return (_name(group), option.dest) in self._places
 
+    def _credited(self, callers: list[str]) -> str | None:
+        """The module whose registration it is: of a library that only helps, the one that it helps."""
+        if not callers or callers[0].partition(".")[0] in self._libraries:
+            return next(iter(callers), None)
+        return next((caller for caller in callers if self._ours(caller)), callers[0])
+
     def _note(self, registration: Registration) -> None:
         self._seen.append(registration)  # which keeps the option, so that no other one gets its id
         self._by_identity.setdefault(id(registration.option), []).append(registration)
@@ -71,25 +83,26 @@ class Registrations:
 
 
 def in_files(option: Any) -> bool:
-    """Can it stand in a configuration file? Subcommands and positional arguments cannot."""
-    return not isinstance(option, cfg.SubCommandOpt) and not getattr(option, "positional", False)
+    """Can it stand in a configuration file? A subcommand cannot; a positional argument can."""
+    return not isinstance(option, cfg.SubCommandOpt)
 
 
 def _name(group: Any) -> str:
     return str(getattr(group, "name", group or "DEFAULT"))
 
 
-def _caller(frame: FrameType | None) -> str | None:
-    """The module that called one of the ways in; None if oslo.config registers something of its own.
+def _callers(frame: FrameType | None) -> list[str]:
+    """The modules that have called one of the ways in, from the nearest one to that which is imported.
 
-    It may do so through a subclass of ConfigOpts that has the ways in over again.
+    [] if oslo.config registers something of its own; it may do so through a subclass of ConfigOpts that has
+    the ways in over again.
     """
-    caller = None
-    while frame is not None and frame.f_code.co_name != "<module>":
-        if frame.f_globals.get("__name__") != "oslo_config.cfg":
-            caller = caller or frame
+    modules = []
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name != "oslo_config.cfg":
+            modules.append(name)
         elif frame.f_code.co_name in WAYS_OF_ITS_OWN:
-            return None
-        frame = frame.f_back
-    found = caller or frame
-    return found.f_globals.get("__name__") if found else None
+            return []
+        frame = None if frame.f_code.co_name == "<module>" else frame.f_back
+    return modules

@@ -8,6 +8,7 @@ comes the answer.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -19,12 +20,15 @@ from typing import Any, TextIO
 from .identity import MACHINES, neutral, pretend
 from .trouble import missing, reason, trouble
 
+PR_SET_PDEATHSIG = 1
+
 NOT_FORMATTED = "# Warning: Failed to format sample for "
 """oslo-config-generator leaves an option out with these words."""
 
 
 def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _end_with_parent()
     descriptor, machine = int(arguments[0]), MACHINES[arguments[1]]
     # What modules read and write is neither the other's table nor our answer.
     table, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -40,6 +44,14 @@ def main(arguments: list[str]) -> None:
     except BaseException as error:  # noqa: BLE001 - what modules may have done to the interpreter has no end
         answer = {"fatal": f"{sys.executable} cannot go on after the project's modules: {reason(error)}"}
     _tell(answers, answer)
+
+
+def _end_with_parent() -> None:
+    """Also when that is killed. Not every Python has been built with ctypes."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes  # noqa: PLC0415
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class _CannotError(Exception):
@@ -92,6 +104,12 @@ def _heard(table: TextIO) -> dict[str, Any]:
     return {"second": during}
 
 
+def _names(listing: Any) -> set[str]:
+    """What options are called where they are defined: by their names, or as in files."""
+    every = [option for _, groups in listing for _, options in groups for option in options]
+    return {name for option in every for name in (option.dest, option.name.replace("-", "_"))}
+
+
 def _rendered(found: Any, form: str) -> dict[str, Any]:
     count = sum(len(options) for _, groups in found.listing for _, options in groups)
     text = _text(found.listing, form) if count else ""
@@ -101,7 +119,7 @@ def _rendered(found: Any, form: str) -> dict[str, Any]:
         found.troubles.append(trouble(what, "it says why, in the sample", missing(f"option {name}")))
     return {
         "namespaces": found.namespaces,
-        "names": sorted({o.dest for _, groups in found.listing for _, options in groups for o in options}),
+        "names": sorted(_names(found.listing)),
         "options": count - len(failed),
         "text": text,
         "troubles": found.troubles,
