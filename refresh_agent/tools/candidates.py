@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from refresh_agent.tools.project import Project
+from refresh_agent.tools.project import Project, parsed
 
 MARK = b"Opt("
 """generate_sample.sh: ``grep -l "Opt("``."""
@@ -50,7 +50,7 @@ def options_in(path: str) -> list[str]:
     """
     content = _content(path)
     try:
-        names = [name for call in ast.walk(ast.parse(content)) for name in _option(call)]
+        names = [name for call in ast.walk(parsed(content)) for name in _option(call)]
     except (SyntaxError, ValueError):
         names = OPTION.findall(content.decode(errors="replace"))
     return list(dict.fromkeys(name.replace("-", "_") for name in names))

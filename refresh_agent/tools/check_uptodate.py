@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     """check_uptodate.sh: the name of the project is PROJECT_NAME; others take it as an argument."""
     parser = program.parser(ABOUT)
-    parser.set_defaults(package_name=os.environ.get("PROJECT_NAME"))
+    parser.set_defaults(package_name=os.environ.get("PROJECT_NAME") or None)
     parser.add_argument(
         "package_name", metavar="PROJECT_NAME", nargs="?", default=argparse.SUPPRESS, help="as -p"
     )

@@ -27,7 +27,7 @@ tell() {
         unset "$variable"
     done 2>/dev/null
 }
-[ $# -gt 0 ] || tell
+[ $# -gt 0 ] || { set -f; tell; }
 for rc_file; do
     bash -n "$rc_file" || exit 2
     set +f

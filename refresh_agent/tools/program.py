@@ -122,7 +122,7 @@ def _words(given: argparse.Namespace) -> list[str]:
     flags = {"-b": given.base_dir, "-p": given.package_name, "-o": given.output_dir, "--python": given.python}
     flags["--format"] = None if given.format == "ini" else given.format
     many = {"-m": given.module, "-l": given.library, "--rc": given.rc}
-    words = [word for flag, value in flags.items() if value is not None for word in (flag, value)]
+    words = [word for flag, value in flags.items() if value for word in (flag, value)]
     return words + [word for flag, values in many.items() for value in values for word in (flag, value)]
 
 

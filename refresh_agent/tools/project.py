@@ -6,6 +6,7 @@ import os
 import re
 import textwrap
 import tomllib
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,7 +170,7 @@ def _ini(text: str) -> configparser.ConfigParser:
 
 def _setup_py(text: str) -> tuple[str, EntryPoints]:
     """What is written down literally in the call of setup(): the file is not executed."""
-    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(parsed(text)) if isinstance(node, ast.Call)]
     keywords = {
         word.arg: _literal(word.value)
         for call in calls
@@ -184,6 +185,13 @@ def _setup_py(text: str) -> tuple[str, EntryPoints]:
         each = groups.items() if isinstance(groups, dict) else ()
         declared = {str(group): _assignments(lines) for group, lines in each}
     return name if isinstance(name, str) else "", declared
+
+
+def parsed(source: str | bytes) -> ast.AST:
+    """Another project's code; what a compiler warns of is its own concern. Raises SyntaxError, ValueError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
 
 
 def _sections(text: str) -> EntryPoints:

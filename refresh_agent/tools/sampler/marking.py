@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple
 
@@ -58,7 +59,7 @@ def _tell(place: Place, told: Plain) -> None:
         told = [told]
     setattr(place.owner, place.field, told)
     if place.field == "default" and option.sample_default is None:
-        option.sample_default = told
+        option.sample_default = copy.deepcopy(told)  # YAML would write one list for both
 
 
 def _neutralize_texts(listing: Listing, neutralize: Callable[[str], str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,9 @@ WAYS_IN = {"register_opt", "register_opts", "register_cli_opt", "register_cli_op
 def source(module: ModuleType) -> ast.AST:
     """Empty if it has none."""
     try:
-        return ast.parse(inspect.getsource(module))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its import has told of them
+            return ast.parse(inspect.getsource(module))
     except (OSError, TypeError, SyntaxError):
         return ast.Module([], [])
 
