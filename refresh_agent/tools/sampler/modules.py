@@ -55,8 +55,9 @@ class Modules:
     def listing(self, modules: list[ModuleType], wanted: Callable[[str], bool]) -> Listing:
         """What these define, and what ``wanted`` others, imported by them, have registered."""
         found = {module.__name__: self._asked(module) for module in modules}
-        others = [sys.modules[name] for name in sorted(sys.modules) if wanted(name)]
-        places = _places({id(module): module for module in [*modules, *others]}.values())
+        others: list[Any] = [sys.modules[name] for name in sorted(sys.modules) if wanted(name)]
+        every = {id(module): module for module in [*modules, *others] if isinstance(module, ModuleType)}
+        places = _places(every.values())
         for module in modules:
             found[module.__name__] += self._guessed(module, found, places)
         listed = {name for name in self._registrations.modules() if wanted(name) and name not in self._broken}
@@ -89,16 +90,15 @@ class Modules:
 
     def _guessed(self, module: ModuleType, found: dict[str, Pairs], places: dict[int, list[str]]) -> Pairs:
         """Options that nobody has put into a group yet. ``places``: where they will be put, by their id."""
-        known = [option for _, option in found[module.__name__]]
-        every = [option for option in self._loose(module) if option not in known]
-        placed = [(group, option) for option in every for group in places.get(id(option), [])]
-        loose = [option for option in every if id(option) not in places]
-        if not loose:
-            return placed
-        what = f"{module.__name__} does not register all of its options when it is imported"
-        listed = f"listed under [DEFAULT]: {_names(loose)}"
-        self.troubles.append(trouble(what, "their group cannot be known", listed))
-        return [*placed, *(("DEFAULT", option) for option in loose)]
+        told = {id(option) for pairs in found.values() for _, option in pairs}
+        copies = [option for _, option in found[module.__name__]]
+        loose = [each for each in self._loose(module) if id(each) not in told and each not in copies]
+        nowhere = [option for option in loose if id(option) not in places]
+        if nowhere:
+            what = f"{module.__name__} does not register all of its options when it is imported"
+            listed = f"listed under [DEFAULT]: {_names(nowhere)}"
+            self.troubles.append(trouble(what, "their group cannot be known", listed))
+        return [(group, option) for option in loose for group in places.get(id(option), ["DEFAULT"])]
 
     def _registered_for(self, module: ModuleType, listed: set[str]) -> Pairs:
         """A module's own options that somebody else has registered, such as a library's helper."""
