@@ -51,7 +51,7 @@ def options_in(path: str) -> list[str]:
     content = _content(path)
     try:
         names = [name for call in ast.walk(parsed(content)) for name in _option(call)]
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         names = OPTION.findall(content.decode(errors="replace"))
     return list(dict.fromkeys(name.replace("-", "_") for name in names))
 

@@ -40,7 +40,7 @@ def _write(order: Order, text: str) -> None:
     path = os.path.realpath(order.path)
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o644
-        write_durably(path, text.encode(errors="surrogateescape"), mode)
+        write_durably(path, text.encode(), mode)
     except OSError as error:
         raise ConfigError(f"{order.path} cannot be written: {reason(error)}") from error
 

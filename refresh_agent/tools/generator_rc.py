@@ -59,7 +59,9 @@ def extras(project: Project, files: Sequence[str], environment: Mapping[str, str
     paths = [os.path.realpath(path) for path in (*files, own) if os.path.exists(path)]
     if not paths and not set(VARIABLES) & set(environment):
         return Extras()
-    given = {**environment, "BASEDIR": project.base, "PACKAGENAME": project.name}
+    own_rc = {"BASH_ENV", "ENV"}  # bash itself would read them
+    given = {name: value for name, value in environment.items() if name not in own_rc}
+    given |= {"BASEDIR": project.base, "PACKAGENAME": project.name}
     return _parse(_sourced(list(dict.fromkeys(paths)), given), given)
 
 

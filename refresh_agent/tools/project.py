@@ -68,7 +68,7 @@ def _package(base: str, name: str) -> tuple[str, str, str | None]:
             if os.path.isdir(path):
                 return root, spelling.replace(os.sep, "."), path
             if os.path.isfile(path + ".py"):
-                return root, spelling, path + ".py"
+                return root, spelling.replace(os.sep, "."), path + ".py"
     return base, re.sub(r"[-.]", "_", name), None
 
 
@@ -116,17 +116,21 @@ def _metadata(base: str) -> tuple[str, EntryPoints]:
             continue
         try:
             found, declared = parse(text)
-        except (ValueError, SyntaxError, configparser.Error) as error:
-            raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        except (ValueError, SyntaxError, RecursionError, MemoryError, configparser.Error) as error:
+            raise ConfigError(f"{path} cannot be read: {_first_line(error)}") from error
         name = name or (found if NAME.fullmatch(found) else "")
         entry_points = declared | entry_points
     return name, entry_points
 
 
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _text(path: str) -> str | None:
     try:
         content = read_regular(path, LARGEST)
-        text = content.decode()
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -202,7 +206,7 @@ def _sections(text: str) -> EntryPoints:
 def _literal(node: ast.expr) -> object:
     try:
         return ast.literal_eval(node)
-    except ValueError:  # it is computed
+    except (ValueError, TypeError, RecursionError):  # it is computed, or no value at all
         return None
 
 

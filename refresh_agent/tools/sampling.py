@@ -83,8 +83,9 @@ def sample(request: Request) -> Sample:
             raise ConfigError(answer["fatal"])
         else:
             troubles = tuple(Trouble(**each) for each in answer["troubles"])
+            text = answer["text"].encode(errors="backslashreplace").decode()  # a file name may be no text
             names, namespaces = frozenset(answer["names"]), tuple(answer["namespaces"])
-            return Sample(answer["text"], answer["options"], names, namespaces, troubles)
+            return Sample(text, answer["options"], names, namespaces, troubles)
 
 
 @dataclass(frozen=True)
@@ -182,5 +183,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def _how(status: int) -> str:
     if status < 0:
-        return signal.Signals(-status).name
+        with suppress(ValueError):  # a real-time signal has no name
+            return signal.Signals(-status).name
+        return f"signal {-status}"
     return f"exit code {status}"

@@ -44,10 +44,10 @@ def mark(listing: Listing, neutralize: Callable[[str], str], elsewhere: dict[str
     _neutralize_texts(listing, neutralize)
     unknown = set()
     for place in _places(listing):
+        here = plain(place.value, neutralize)
         if place.key not in elsewhere:
             unknown.add(place.option.dest)
-            continue
-        told = agreed(plain(place.value, neutralize), elsewhere[place.key])
+        told = agreed(here, elsewhere.get(place.key, here))
         if told != plain(place.value, str):
             _tell(place, told)
     return sorted(unknown)

@@ -118,7 +118,7 @@ class Modules:
 def _own(module: ModuleType) -> list[Any]:
     """The options that a module defines, by themselves or in a list."""
     imported = _imported(module)
-    values = [value for name, value in sorted(vars(module).items()) if name not in imported]
+    values = [value for name, value in vars(module).items() if name not in imported]
     lists = [value if isinstance(value, (list, tuple)) else [value] for value in values]
     options = [each for each in lists if all(isinstance(option, cfg.Opt) for option in each)]
     return [option for each in options for option in each if in_files(option)]

@@ -46,7 +46,9 @@ class Registrations:
 
         @functools.wraps(register_group)
         def note_group(conf: Any, group: Any) -> Any:
-            self._groups.setdefault(group.name, group)
+            known = self._groups.get(group.name)
+            if known is None or (group.help and not known.help):  # a name alone may have come first
+                self._groups[group.name] = group
             return register_group(conf, group)
 
         cfg.ConfigOpts.register_opt = note_option  # type: ignore[method-assign]

@@ -23,9 +23,9 @@ def missing(what: str) -> str:
 
 def reason(error: BaseException) -> str:
     """One line, whatever the exception says of itself."""
-    if isinstance(error, SystemExit):
-        return f"it ends the program (sys.exit({error.code!r}))"
     try:
+        if isinstance(error, SystemExit):
+            return f"it ends the program (sys.exit({error.code!r}))"
         lines = str(error).strip().splitlines()
     except Exception:  # noqa: BLE001 - a project's exception may fail at anything
         lines = []

@@ -66,11 +66,14 @@ def _groups(tree: ast.AST) -> dict[str, str]:
 
 
 def _value(node: ast.expr | None, names: dict[str, Any]) -> Any:
-    """None if it is more than a text, a name or an attribute of one."""
+    """None if it is more than a text, a name or an attribute of one, or cannot be had."""
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
         return names.get(node.id)
     if isinstance(node, ast.Attribute):
-        return getattr(_value(node.value, names), node.attr, None)
+        try:
+            return getattr(_value(node.value, names), node.attr, None)
+        except Exception:  # noqa: BLE001 - a project's object may do anything when it is asked
+            return None
     return None

@@ -101,6 +101,8 @@ def test_lines_end_where_files_have_their_ends_only(shop: Shop) -> None:
 
 def test_bytes_that_are_no_text_are_compared_too(shop: Shop) -> None:
     shop.sample.write_bytes(b"a \xff b\n")
+    assert shop.check("answer('a \\udcff b\\n')") == 1
+    shop.sample.write_text("a \\udcff b\n")
     assert shop.check("answer('a \\udcff b\\n')") == 0
 
 

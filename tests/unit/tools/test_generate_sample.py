@@ -93,6 +93,7 @@ def test_what_cannot_be_written_is_named(shop: Shop) -> None:
     assert shop.left_over() == ["remark", "shop.conf.sample"]
 
 
-def test_what_was_no_text_is_written_as_it_was(shop: Shop) -> None:
-    assert shop.generate("answer('a \\udcff b\\n')") == 0
-    assert shop.sample.read_bytes() == b"a \xff b\n"
+@pytest.mark.parametrize("character", ["\\udcff", "\\ud800"])
+def test_what_is_no_text_is_written_in_words(shop: Shop, character: str) -> None:
+    assert shop.generate(f"answer('a {character} b\\n')") == 0
+    assert shop.sample.read_text() == f"a {character} b\n"
