@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shlex
+import subprocess
 import sys
 
 import pytest
@@ -64,6 +65,17 @@ def test_a_stale_one_gets_a_diff_and_the_command_that_mends_it(tmp_path: pathlib
     assert project.sample.read_text() == old
     assert pathlib.Path(mend(project, ended)[0]).name == tools.generate.name
     project.check()
+
+
+@pytest.mark.parametrize("end", ["", "# by hand", "# by hand\n"])
+def test_the_diff_is_a_patch(project: Project, end: str) -> None:
+    project.generate()
+    fresh = project.sample.read_text()
+    project.sample.write_text(fresh.replace("coins", "notes") + end)
+    diff = project.check(status=1).stdout
+    command = ["git", "apply", "-p0", "-"]
+    subprocess.run(command, input=diff, cwd=project.base, text=True, check=True)
+    assert project.sample.read_text() == fresh
 
 
 @pytest.mark.parametrize("change", [b" \n", b"\n", b"\r\n", b"# by hand\n", b"\x00", b"\xff\xfe\n"])

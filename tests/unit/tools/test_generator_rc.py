@@ -165,3 +165,9 @@ def test_without_bash_it_is_said_what_would_have_been_read(shop: Shop) -> None:
     assert str(caught.value).startswith(f"{shop.own} cannot be read: ")
     with pytest.raises(ConfigError, match="OSLO_CONFIG_GENERATOR_… of the environment cannot be read"):
         Shop(shop.base / "other").extras(**{"PATH": str(shop.base), MODULES: "a"})
+
+
+def test_what_bash_would_read_by_itself_is_not_read(shop: Shop) -> None:
+    start = shop.rc("echo printed; export SPOILT=yes", "start.sh")
+    found = shop.extras(shop.rc(f"{MODULES}=a"), BASH_ENV=start, ENV=start)
+    assert (found.modules, "SPOILT" in found.environment) == (["a"], False)

@@ -351,3 +351,27 @@ def test_names_that_mean_the_same_distribution() -> None:
         "the-shop"
     }
     assert project.normal("theshop") != "the-shop"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("setup.py", "setup(x={[]: 1}, name='shop')"), ("setup.py", f"setup(name='shop', x={'-' * 5000}1)")],
+    ids=["a list as a key", "five thousand signs"],
+)
+def test_what_python_itself_cannot_read_is_no_traceback(tmp_path: pathlib.Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text)
+    try:
+        assert project.read(str(tmp_path), None).name == "shop"
+    except ConfigError as error:
+        assert f"{file} cannot be read" in str(error)  # noqa: PT017 - which of the two depends on the Python
+
+
+def test_a_module_below_a_namespace_is_a_package_by_its_full_name(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "web.py").touch()
+    assert project.read(str(tmp_path), "shop.web").package == "shop.web"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "setup.cfg").write_text("\ufeff[metadata]\nname = shop\n")
+    assert project.read(str(tmp_path), None).name == "shop"

@@ -96,6 +96,7 @@ def test_what_ends_the_interpreter_is_left_out_the_next_time(asker: Asker) -> No
         ("os._exit(7)", "exit code 7"),
         ("os._exit(0)", "exit code 0"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("os.kill(os.getpid(), 40)", "signal 40"),
         ("tell('a'); os._exit(3)", "exit code 3"),
         ("tell('a'); os._exit(0)", "exit code 0"),
         ("print('no answer', flush=True); tell(7)", "exit code 0"),

@@ -150,3 +150,12 @@ def test_before_it_listens_nothing_is_heard() -> None:
     registrations = Registrations(lambda module: True, set())
     cfg.ConfigOpts().register_opt(A)
     assert registrations.modules() == []
+
+
+def test_a_group_that_was_a_name_at_first_comes_with_its_help(registrations: Registrations) -> None:
+    conf = cfg.ConfigOpts()
+    conf.register_opt(A, group="g")
+    group = cfg.OptGroup("g", help="What it is for.")
+    cfg.ConfigOpts().register_group(group)
+    ((found, _),) = registrations.by(__name__)
+    assert found is group

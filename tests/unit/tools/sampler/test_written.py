@@ -104,3 +104,11 @@ def test_a_module_that_is_not_written_in_python_says_nothing(name: str) -> None:
     assert list(written(module)) == []
     assert list(ast.walk(source(module)))[1:] == []
     assert list(ast.walk(source(cfg)))[1:]
+
+
+def test_what_fails_when_it_is_looked_at_is_not_known(found: Found) -> None:
+    lazy = (
+        "class Lazy:\n    def __getattr__(self, name):\n        raise RuntimeError(name)\n"
+        "LAZY = Lazy()\ndef f(conf):\n    conf.register_opts(LAZY.options, 'g')\n"
+    )
+    assert found.of(lazy) == [("g", None)]
