@@ -34,6 +34,12 @@ def excluded_modules(project: Project, excluded: Sequence[str]) -> list[str]:
     return sorted(module_of(project, path) for path, file in files.items() if is_excluded(file, excluded))
 
 
+def unused(project: Project, excluded: Sequence[str]) -> list[str]:
+    """What excludes nothing is a mistake, and leaves something in."""
+    files = [os.path.relpath(path, project.base) for path in _files(project.package_path)]
+    return [pattern for pattern in excluded if not any(is_excluded(file, [pattern]) for file in files)]
+
+
 def is_excluded(file: str, excluded: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(file, os.path.normpath(pattern)) for pattern in excluded)
 

@@ -24,20 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 if it is current; 1 if it is not, or not there, or with --strict not sure; 2 for bad usage."""
     order = program.order(_parser(), argv)
     committed = _committed(order.path)
-    if committed is None:
+    if committed is None and order.project.package_path is not None:
         program.say(f"{order.path} is not there: {_remedy(order)}")
-        return ExitCode.HOOK_FAILED
+        return program.NOT_GOOD
     answer = fresh(order)
     program.tell(answer.troubles, order.strict)
     if not answer.options:
         program.say(f"no options were found in {order.project.name}")
-        return ExitCode.HOOK_FAILED
+        return program.NOT_GOOD
     if committed != answer.text:
-        for line in _difference(committed, answer.text, order.path):
+        for line in _difference(committed or "", answer.text, order.path):
             print(line, end="")
         program.say(f"{order.path} is not up to date: {_advice(order, bool(answer.troubles))}")
-        return ExitCode.HOOK_FAILED
-    return ExitCode.HOOK_FAILED if order.strict and answer.troubles else ExitCode.OK
+        return program.NOT_GOOD
+    return program.NOT_GOOD if order.strict and answer.troubles else ExitCode.OK
 
 
 def _parser() -> argparse.ArgumentParser:

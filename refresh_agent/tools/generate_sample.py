@@ -20,16 +20,16 @@ def command() -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0, or 1 with --strict if something is missing, and if there is nothing to write; 2 for bad usage."""
+    """0; 1 if no options were found, or with --strict if something is missing; 2 for bad usage."""
     order = program.order(program.parser(ABOUT), argv)
     answer = fresh(order)
     program.tell(answer.troubles, order.strict)
     if order.strict and answer.troubles:
         program.say(f"{order.path} was left as it is, for --strict was given")
-        return ExitCode.HOOK_FAILED
+        return program.NOT_GOOD
     if not answer.options:
         program.say(f"no options were found in {order.project.name}: {order.path} was left as it is")
-        return ExitCode.HOOK_FAILED
+        return program.NOT_GOOD
     _write(order, answer.text)
     program.say(f"{order.path}: {answer.options} options")
     return ExitCode.OK

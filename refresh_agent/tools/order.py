@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from refresh_agent.errors import ConfigError
 from refresh_agent.files import reason
 from refresh_agent.tools import generator_rc
-from refresh_agent.tools.candidates import candidates, excluded_modules, options_in
+from refresh_agent.tools.candidates import candidates, excluded_modules, options_in, unused
 from refresh_agent.tools.project import Project, normal
 from refresh_agent.tools.sampling import Request, Sample, Trouble, sample
 
@@ -39,7 +39,7 @@ def fresh(order: Order) -> Sample:
     extras = generator_rc.extras(order.project, order.rc_files, os.environ)
     found = candidates(order.project, extras.excluded)
     content = {
-        **_names(order.project),
+        **_tree(order.project),
         "modules": [*order.modules, *extras.modules],
         "libraries": [*order.libraries, *extras.libraries],
         "candidates": list(found),
@@ -54,6 +54,10 @@ def fresh(order: Order) -> Sample:
             f"group {OPTIONS}: -p takes the name of the project's package, -b its directory"
         )
     troubles = [_named(order.project, found, each) for each in answer.troubles]
+    troubles += [
+        Trouble(f"no module is excluded by {pattern}", "", "no file below the project is that", "nothing", "")
+        for pattern in unused(order.project, extras.excluded)
+    ]
     if not answer.namespaces:
         troubles += _unseen(order.project, found, answer)
     return replace(answer, text=answer.text + _snippets(order), troubles=tuple(troubles))
@@ -75,7 +79,7 @@ def _unseen(project: Project, found: Mapping[str, str], answer: Sample) -> list[
     return troubles
 
 
-def _names(project: Project) -> dict[str, object]:
+def _tree(project: Project) -> dict[str, object]:
     groups = project.entry_points
     sections = (
         "\n".join((f"[{group}]", *(f"{k} = {v}" for k, v in groups[group].items()))) for group in groups

@@ -3,9 +3,11 @@
 import argparse
 import os
 import pathlib
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from refresh_agent import __version__
 from refresh_agent.errors import ConfigError, ExitCode, RefreshAgentError
@@ -14,6 +16,9 @@ from refresh_agent.tools import generator_rc
 from refresh_agent.tools.order import FORMATS, Order, interpreter
 from refresh_agent.tools.project import destination, read
 from refresh_agent.tools.sampling import Trouble
+
+NOT_GOOD = 1
+"""Exit code: the sample is not what it should be, or would not be."""
 
 CALLED = "CONFIG_SAMPLE_CALLED"
 """Environment variable in which the shell scripts say by which path they were called."""
@@ -74,30 +79,48 @@ def order(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> Order:
     )
 
 
+PYTHON = "default: that of the active virtual environment, or this one"
+
+
 def parser(about: str) -> argparse.ArgumentParser:
     """generate_sample.sh's command line, and what came since."""
     made = argparse.ArgumentParser(
         prog=_name(), description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = made.add_argument
-    add("-b", "--base-dir", metavar="DIR", help="the project's directory (default: the current one)")
-    add("-p", "--package-name", metavar="NAME", help="its package (default: the project's own name)")
+    one: dict[str, Any] = {"type": _given}
+    more: dict[str, Any] = {"action": "append", "default": []}
+    add("-b", "--base-dir", metavar="DIR", **one, help="the project's directory (default: the current one)")
+    add("-p", "--package-name", metavar="NAME", **one, help="its package (default: the project's own name)")
     add(
-        "-o",
-        "--output-dir",
-        metavar="DIR",
-        help="where the sample is (default: etc/PACKAGE/ if there, or etc/)",
+        "-o", "--output-dir", metavar="DIR", **one, help="where the sample is (default: etc/ or etc/PACKAGE/)"
     )
-    add("-m", "--module", metavar="MOD", action="append", default=[], help="a further module with options")
-    add("-l", "--library", metavar="LIB", action="append", default=[], help="a library whose options to add")
+    add("-m", "--module", metavar="MOD", type=_module, **more, help="a further module with options")
+    add("-l", "--library", metavar="LIB", type=_library, **more, help="a library whose options to add")
     add("--format", choices=FORMATS, default="ini", help="what to write (default: %(default)s)")
-    add("--strict", action="store_true", help="something that is missing from the sample is an error")
-    add("--python", metavar="PATH", help="the interpreter that can import the project (default: that of the "
-        "active virtual environment, or this one)")  # fmt: skip
-    add("--rc", metavar="FILE", action="append", default=[], help="read this file, too, besides the "
-        f"{generator_rc.NAME} that lies beside the script or in the project's tools/config")  # fmt: skip
+    add("--strict", action="store_true", help="every warning is an error")
+    add("--python", metavar="PATH", **one, help=f"the interpreter that can import the project ({PYTHON})")
+    add("--rc", metavar="FILE", **more, help=f"read this, too, besides {generator_rc.NAME}")
     add("--version", action="version", version=f"%(prog)s of refresh-agent {__version__}")
     return made
+
+
+def _given(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("nothing is given")
+    return text
+
+
+def _library(text: str) -> str:
+    if not re.fullmatch(r"[\w.-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a library; each has an -l of its own")
+    return text
+
+
+def _module(text: str) -> str:
+    if not all(part.isidentifier() for part in text.split(".")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a module's full name, such as shop.web")
+    return text
 
 
 def _near(path: str) -> str:
@@ -108,7 +131,7 @@ def _near(path: str) -> str:
 
 def _rc_files(given: Sequence[str]) -> list[str]:
     for path in given:
-        if not os.path.isfile(path):
+        if not os.path.exists(path) or os.path.isdir(path):
             raise ConfigError(
                 f"{path} is not a file: --rc takes a shell script, as {generator_rc.NAME} is one"
             )
@@ -134,7 +157,9 @@ def generator() -> list[str]:
     """How to write a sample, by the way that we were called."""
     called = os.environ.get(CALLED)
     if called:
-        return [str(pathlib.Path(called).with_name("generate_sample.sh"))]
+        python = [f"PYTHON={os.environ['PYTHON']}"] if os.environ.get("PYTHON") else []
+        script = os.path.join(os.path.dirname(called) or os.curdir, "generate_sample.sh")
+        return [*(["env"] if python else []), *python, script]
     if sys.argv[0].endswith(".py"):
         return [os.path.basename(sys.executable), "-m", "refresh_agent.tools.generate_sample"]
     return ["refresh-agent-config-sample"]

@@ -86,6 +86,7 @@ def _entries(distribution: importlib.metadata.Distribution) -> list[importlib.me
 
 
 def _normal(name: str) -> str:
+    """PEP 503. The same as ``project.normal``, which is not there under the project's interpreter."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

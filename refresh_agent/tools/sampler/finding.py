@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, Callable, NamedTuple
 
 from oslo_config import generator
@@ -34,6 +35,8 @@ def find(request: dict[str, Any], told: Callable[[str], None]) -> Found:
     loaded = modules.load(list(dict.fromkeys(names)), request["fatal"])
     more = modules.listing(loaded, wanted)
     whole = generator._cleanup_opts([*listing, *more])  # noqa: SLF001 - as its _list_opts does
+    # Else it is the order of directories on the disk, which every format but ini shows.
+    whole.sort(key=operator.itemgetter(0))
     return Found(own, whole, [*unknown, *namespaces.troubles, *modules.troubles])
 
 

@@ -86,6 +86,12 @@ def _user(machine: Machine) -> None:
     _replace(os, "getppid", lambda: machine.uid)
     _replace(os, "getlogin", lambda: machine.user)
     _replace(getpass, "getuser", lambda: machine.user)
+    by_name, group_by_name = pwd.getpwnam, grp.getgrnam
+    _replace(pwd, "getpwnam", lambda asked: person if asked == machine.user else by_name(asked))
+    _replace(grp, "getgrnam", lambda asked: people if asked == machine.user else group_by_name(asked))
+    _replace(os, "getresuid", lambda: (machine.uid,) * 3)
+    _replace(os, "getresgid", lambda: (machine.uid,) * 3)
+    _replace(os, "getgroups", lambda: [machine.uid])
     _replace(pwd, "getpwuid", lambda asked: person if asked in {uid, machine.uid} else by_uid(asked))
     _replace(grp, "getgrgid", lambda asked: people if asked in {gid, machine.uid} else by_gid(asked))
 
@@ -101,9 +107,14 @@ def _names(machine: Machine) -> None:
     _replace(socket, "gethostname", lambda: machine.host)
     _replace(socket, "getfqdn", lambda name="": machine.full_name if name in names else full_name(name))
     own, extended, info = names - {"", "localhost"}, socket.gethostbyname_ex, socket.getaddrinfo
+    by_address, addresses = (
+        socket.gethostbyaddr,
+        {machine.host, machine.full_name, machine.ipv4, machine.ipv6},
+    )
     aliases = (machine.full_name, [machine.host], [machine.ipv4])
     _replace(socket, "gethostbyname", lambda name: machine.ipv4 if name in own else by_name(name))
     _replace(socket, "gethostbyname_ex", lambda name: aliases if name in own else extended(name))
+    _replace(socket, "gethostbyaddr", lambda ip: aliases if ip in addresses else by_address(ip))
     _replace(
         socket,
         "getaddrinfo",

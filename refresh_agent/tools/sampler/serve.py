@@ -18,7 +18,7 @@ import sys
 from typing import Any, TextIO
 
 from .identity import MACHINES, neutral, pretend
-from .trouble import missing, reason, trouble
+from .trouble import Trouble, missing, reason, trouble
 
 PR_SET_PDEATHSIG = 1
 
@@ -29,7 +29,7 @@ NOT_FORMATTED = "# Warning: Failed to format sample for "
 def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _end_with_parent()
-    descriptor, machine = int(arguments[0]), MACHINES[arguments[1]]
+    descriptor, name = int(arguments[0]), arguments[1]
     # What modules read and write is neither the other's table nor our answer.
     table, answers = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
         request = json.load(file)
     os.close(descriptor)
     try:
-        answer = _answer(request, machine, table, answers)
+        answer = _answer(request, name, table, answers)
     except _CannotError as error:
         answer = {"fatal": str(error)}
     except BaseException as error:  # noqa: BLE001 - what modules may have done to the interpreter has no end
@@ -64,7 +64,8 @@ def _tell(answers: TextIO, what: Any) -> None:
     answers.flush()
 
 
-def _answer(request: dict[str, Any], machine: Any, table: TextIO, answers: TextIO) -> dict[str, Any]:
+def _answer(request: dict[str, Any], name: str, table: TextIO, answers: TextIO) -> dict[str, Any]:
+    machine = MACHINES[name]._replace(processors=request["processors"][name])
     pretend(machine)
     neutralize = neutral(machine, [request["root"], request["base"]])
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
@@ -80,17 +81,30 @@ def _answer(request: dict[str, Any], machine: Any, table: TextIO, answers: TextI
             "interpreter that can import the project"
         ) from error
     found = finding.find(request, lambda name: _tell(answers, name))
-    if machine is MACHINES["second"]:
-        return {"table": marking.table(found.listing, neutralize)}
+    if name == "second":
+        return {"table": marking.table(found.listing, neutralize), "troubles": found.troubles}
     elsewhere = _heard(table)
     if "table" not in elsewhere:
         return elsewhere
+    agree = {each["what"] for each in found.troubles} == {each["what"] for each in elsewhere["troubles"]}
+    found.troubles.extend(_differences(found.troubles, elsewhere["troubles"]))
     unknown = marking.mark(found.listing, neutralize, elsewhere["table"])
     if unknown:
         why = f"only one of two imports knew {', '.join(unknown)}"
-        outcome = "their defaults may be those of this machine"
+        outcome = "their defaults may be those of a machine that does not exist"
         found.troubles.append(trouble("cannot compare all defaults", why, outcome))
-    return _rendered(found, request["format"])
+    return {**_rendered(found, request["format"]), "agree": agree and not unknown}
+
+
+def _differences(here: list[Trouble], there: list[Trouble]) -> list[Trouble]:
+    """What went wrong on the other machine only."""
+    known = {each["what"] for each in here}
+    outcome = "its defaults may be those of a machine that does not exist"
+    only = [each for each in there if each["what"] not in known]
+    return [
+        {**each, "what": f"{each['what']} on every machine", "outcome": outcome, "module": ""}
+        for each in only
+    ]
 
 
 def _heard(table: TextIO) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def tell(what):
 
 def answer(text, options=1, troubles=(), namespaces=(), names=()):
     counted = {{"options": options, "names": list(names), "namespaces": list(namespaces)}}
-    tell({{**counted, "text": text, "troubles": list(troubles)}})
+    tell({{**counted, "agree": True, "text": text, "troubles": list(troubles)}})
 
 
 """

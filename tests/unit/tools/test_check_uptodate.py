@@ -163,6 +163,7 @@ def test_the_name_may_be_in_the_environment_and_the_remedy_has_it_too(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROJECT_NAME", "store")
+    (shop.base / "store").mkdir()
     assert shop.check(name=()) == 1
     assert shop.said == [
         f"{shop.base}/etc/store.conf.sample is not there: {shop.remedy.replace('-p shop', '-p store')}"

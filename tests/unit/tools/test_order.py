@@ -63,6 +63,7 @@ def test_what_the_project_the_caller_and_the_script_say_is_asked_for(shop: Shop)
         },
     )
     assert shop.asked(modules=["m"], libraries=["l"], form="yaml") == {
+        "processors": {"first": 2, "second": 16},
         "base": str(shop.base),
         "root": str(shop.base / "src"),
         "package": "shop",
