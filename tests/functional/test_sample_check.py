@@ -209,6 +209,9 @@ USAGE = {
     "an interpreter that is not there": (["--python", "./none"], "none cannot be started"),
     "an interpreter that is none": (["--python", "/bin/false"], "/bin/false ended (exit code 1)"),
     "no oslo.config": (["--python", "{base}/bin/python3"], "has no oslo.config"),
+    "a path for a module": (["-m", "shop/till.py"], "full name, such as shop.web"),
+    "two libraries at once": (["-l", "oslo.log,oslo.db"], "each has an -l of its own"),
+    "no name": (["-p", ""], "nothing is given"),
     "a package that is not there": (["-p", "nothing_of_that_name"], "nothing_of_that_name"),
 }
 

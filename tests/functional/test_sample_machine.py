@@ -19,6 +19,7 @@ from tests.functional.projects import (
     defining,
     either_way,
     everything,
+    listing,
     options_of,
     state,
 )
@@ -305,3 +306,49 @@ def test_ctrl_c_ends_a_check_without_a_word(tmp_path: pathlib.Path, tools: Tools
     os.killpg(checking.process.pid, signal.SIGINT)
     assert checking.process.wait() == 128 + signal.SIGINT
     checking.has_left_nothing()
+
+
+PROCESSORS = """
+import os
+from oslo_config import cfg
+
+bounded = cfg.IntOpt("bounded", default=os.cpu_count(){0}, help="So many.")
+cfg.CONF.register_opts([bounded, cfg.StrOpt("other", default="same", help="Not so.")], group="numbers")
+"""
+
+
+@pytest.mark.parametrize(
+    "bounds", [", min=1", ", min=3", ", max=8", " // 4, min=1", " * 2, max=16", " and min(os.cpu_count(), 4)"]
+)
+def test_a_number_that_follows_from_the_processors_may_have_bounds(project: Project, bounds: str) -> None:
+    project.file("shop/till.py", PROCESSORS.replace("{0}", bounds))
+    numbers = project.options("--strict")["numbers"]
+    assert numbers == {"bounded": "<depends on the machine>", "other": "same"}
+
+
+def test_what_no_machine_agrees_on_is_told_with_its_reason(project: Project) -> None:
+    project.file("shop/till.py", PROCESSORS.replace("{0}", ", max=5"))
+    told = project.generate().stderr
+    assert "cannot import shop.till on every machine (shop/till.py, line" in told
+    assert "DefaultValueError" in told
+    project.generate("--strict", status=1)
+
+
+@pytest.mark.parametrize("form", ["ini", "yaml", "json"])
+def test_where_libraries_are_found_does_not_matter(project: Project, form: str) -> None:
+    project.file("shop/till.py", defining("coins"))
+    places = [project.place / name for name in ("some", "others")]
+    for place, name in zip(places, ("lib_b", "lib_a"), strict=True):
+        meta = place / f"{name}-1.dist-info"
+        meta.mkdir(parents=True)
+        (place / f"{name}.py").write_text(listing(f"of_{name}"))
+        (meta / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        (meta / "entry_points.txt").write_text(f"[oslo.config.opts]\n{name} = {name}:list_opts\n")
+    samples = set()
+    for order in (places, places[::-1]):
+        project.generate(
+            "--format", form, "-l", "lib_a", "-l", "lib_b", env={"PYTHONPATH": ":".join(map(str, order))}
+        )
+        samples.add(project.sample.read_text())
+    assert len(samples) == 1
+    assert all(f"of_{name}" in samples.copy().pop() for name in ("lib_a", "lib_b"))

@@ -238,3 +238,16 @@ def test_the_interpreter_is_the_given_one_or_that_of_the_active_environment_or_o
     assert interpreter("/usr/bin/python3", active) == "/usr/bin/python3"
     monkeypatch.chdir(tmp_path)
     assert interpreter("bin/../bin/python", active) == str(python)
+
+
+def test_an_exclusion_that_excludes_nothing_is_told(shop: Shop) -> None:
+    support.tree(
+        shop.base,
+        {
+            "src/shop/old.py": "StrOpt('a')",
+            "tools/config/oslo.config.generator.rc": "OSLO_CONFIG_GENERATOR_EXCLUDED_FILES="
+            "'src/shop/o*.py shop/old.py'",
+        },
+    )
+    told = [each.what for each in fresh(shop.order()).troubles]
+    assert told == ["no module is excluded by shop/old.py"]

@@ -253,3 +253,12 @@ def test_a_real_interpreter_without_oslo_config_is_named(tmp_path: pathlib.Path)
         ConfigError, match=r"has no oslo\.config that can be imported \(ModuleNotFoundError: No"
     ):
         sample(Request(str(python), {}, {"base": str(tmp_path), "root": str(tmp_path)}))
+
+
+def test_machines_that_do_not_agree_are_followed_by_two_that_are_nearer(asker: Asker) -> None:
+    told = asker.ask(
+        """
+        tell({**counted, "agree": False, "text": json.dumps(request["processors"]), "troubles": []})
+        """.replace("**counted", "'options': 1, 'names': [], 'namespaces': []")
+    )
+    assert json.loads(told.text) == {"first": 4, "second": 6}
