@@ -15,7 +15,7 @@ from refresh_agent.tools.sampler.identity import HOME, MACHINES
 
 WANTED = "--python takes a Python 3.9 or later that has oslo.config"
 
-PROCESSORS = ({"first": 2, "second": 16}, {"first": 4, "second": 6})
+PROCESSORS = ({"first": 2, "second": 16}, {"first": 4, "second": 8})
 """Far from each other, so that a number that follows from them shows, whatever bounds it. But it may be out
 of its own bounds then; the second pair is for options that bound theirs more closely."""
 

@@ -261,4 +261,4 @@ def test_machines_that_do_not_agree_are_followed_by_two_that_are_nearer(asker: A
         tell({**counted, "agree": False, "text": json.dumps(request["processors"]), "troubles": []})
         """.replace("**counted", "'options': 1, 'names': [], 'namespaces': []")
     )
-    assert json.loads(told.text) == {"first": 4, "second": 6}
+    assert json.loads(told.text) == {"first": 4, "second": 8}
