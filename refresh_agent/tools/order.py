@@ -18,6 +18,8 @@ FORMATS = ("ini", "yaml", "json", "rst")
 
 OPTIONS = "oslo.config.opts"
 
+LEFT_IN = "what it was to leave out may be in the sample"
+
 
 @dataclass(frozen=True)
 class Order:
@@ -55,7 +57,7 @@ def fresh(order: Order) -> Sample:
         )
     troubles = [_named(order.project, found, each) for each in answer.troubles]
     troubles += [
-        Trouble(f"no module is excluded by {pattern}", "", "no file below the project is that", "nothing", "")
+        Trouble(f"{pattern} excludes nothing", "", "no file of the package has that path", LEFT_IN, "")
         for pattern in unused(order.project, extras.excluded)
     ]
     if not answer.namespaces:

@@ -60,6 +60,7 @@ def pretend(machine: Machine) -> None:
     _hardware(machine)
     _user(machine)
     _names(machine)
+    _lookups(machine)
     _addresses(machine)
 
 
@@ -78,48 +79,47 @@ def _hardware(machine: Machine) -> None:
 
 def _user(machine: Machine) -> None:
     uid, gid = os.getuid(), os.getgid()
-    by_uid, by_gid = pwd.getpwuid, grp.getgrgid
+    by_uid, by_name, by_gid, by_group_name = pwd.getpwuid, pwd.getpwnam, grp.getgrgid, grp.getgrnam
     person = pwd.struct_passwd((machine.user, "x", machine.uid, machine.uid, "", machine.home, "/bin/sh"))
     people = grp.struct_group((machine.user, "x", machine.uid, []))
-    for name in ("getuid", "geteuid", "getgid", "getegid"):
+    for name in ("getuid", "geteuid", "getgid", "getegid", "getppid"):
         _replace(os, name, lambda: machine.uid)
-    _replace(os, "getppid", lambda: machine.uid)
+    for name in ("getresuid", "getresgid"):
+        _replace(os, name, lambda: (machine.uid,) * 3)
+    _replace(os, "getgroups", lambda: [machine.uid])
     _replace(os, "getlogin", lambda: machine.user)
     _replace(getpass, "getuser", lambda: machine.user)
-    by_name, group_by_name = pwd.getpwnam, grp.getgrnam
     _replace(pwd, "getpwnam", lambda asked: person if asked == machine.user else by_name(asked))
-    _replace(grp, "getgrnam", lambda asked: people if asked == machine.user else group_by_name(asked))
-    _replace(os, "getresuid", lambda: (machine.uid,) * 3)
-    _replace(os, "getresgid", lambda: (machine.uid,) * 3)
-    _replace(os, "getgroups", lambda: [machine.uid])
+    _replace(grp, "getgrnam", lambda asked: people if asked == machine.user else by_group_name(asked))
     _replace(pwd, "getpwuid", lambda asked: person if asked in {uid, machine.uid} else by_uid(asked))
     _replace(grp, "getgrgid", lambda asked: people if asked in {gid, machine.uid} else by_gid(asked))
 
 
 def _names(machine: Machine) -> None:
-    names = {"", "localhost", machine.host, machine.full_name}
-    uname, by_name = os.uname(), socket.gethostbyname
+    own = {"", "localhost", machine.host, machine.full_name}
+    uname, full_name = os.uname(), socket.getfqdn
     told = os.uname_result((uname.sysname, machine.host, "6.1.0", "#1", uname.machine))
-    full_name = socket.getfqdn
     _replace(os, "uname", lambda: told)
     if hasattr(platform, "_uname_cache"):
         platform._uname_cache = None  # noqa: SLF001 - it may have been asked for, by our own imports
     _replace(socket, "gethostname", lambda: machine.host)
-    _replace(socket, "getfqdn", lambda name="": machine.full_name if name in names else full_name(name))
-    own, extended, info = names - {"", "localhost"}, socket.gethostbyname_ex, socket.getaddrinfo
-    by_address, addresses = (
-        socket.gethostbyaddr,
-        {machine.host, machine.full_name, machine.ipv4, machine.ipv6},
-    )
-    aliases = (machine.full_name, [machine.host], [machine.ipv4])
+    _replace(socket, "getfqdn", lambda name="": machine.full_name if name in own else full_name(name))
+
+
+def _lookups(machine: Machine) -> None:
+    """Nobody else knows these names and addresses: without this, asking for them would fail."""
+    own = {machine.host, machine.full_name, machine.ipv4, machine.ipv6}
+    answer = (machine.full_name, [machine.host], [machine.ipv4])
+    by_name, by_name_ex = socket.gethostbyname, socket.gethostbyname_ex
+    by_address, info = socket.gethostbyaddr, socket.getaddrinfo
+
+    def known(host: Any, *more: Any, **by_keyword: Any) -> Any:
+        return info(machine.ipv4 if host in own else host, *more, **by_keyword)
+
     _replace(socket, "gethostbyname", lambda name: machine.ipv4 if name in own else by_name(name))
-    _replace(socket, "gethostbyname_ex", lambda name: aliases if name in own else extended(name))
-    _replace(socket, "gethostbyaddr", lambda ip: aliases if ip in addresses else by_address(ip))
-    _replace(
-        socket,
-        "getaddrinfo",
-        lambda host, *more, **by: info(machine.ipv4 if host in own else host, *more, **by),
-    )
+    _replace(socket, "gethostbyname_ex", lambda name: answer if name in own else by_name_ex(name))
+    _replace(socket, "gethostbyaddr", lambda name: answer if name in own else by_address(name))
+    _replace(socket, "getaddrinfo", known)
 
 
 def _addresses(machine: Machine) -> None:

@@ -80,7 +80,7 @@ def _answer(request: dict[str, Any], name: str, table: TextIO, answers: TextIO) 
             f"{sys.executable} has no oslo.config that can be imported ({reason(error)}): --python takes the "
             "interpreter that can import the project"
         ) from error
-    found = finding.find(request, lambda name: _tell(answers, name))
+    found = finding.find(request, lambda what: _tell(answers, what))
     if name == "second":
         return {"table": marking.table(found.listing, neutralize), "troubles": found.troubles}
     elsewhere = _heard(table)

@@ -250,4 +250,4 @@ def test_an_exclusion_that_excludes_nothing_is_told(shop: Shop) -> None:
         },
     )
     told = [each.what for each in fresh(shop.order()).troubles]
-    assert told == ["no module is excluded by shop/old.py"]
+    assert told == ["shop/old.py excludes nothing"]

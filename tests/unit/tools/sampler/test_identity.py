@@ -46,21 +46,24 @@ print(json.dumps({
     "platform": platform.node(),
     "full name": [socket.getfqdn(), socket.getfqdn("localhost"), os.environ["HOSTNAME"]],
     "user": [getpass.getuser(), os.getlogin(), pwd.getpwuid(os.getuid()).pw_name, os.environ["USER"],
-             os.environ["LOGNAME"], grp.getgrgid(os.getgid()).gr_name],
+             os.environ["LOGNAME"], grp.getgrgid(os.getgid()).gr_name,
+             pwd.getpwnam(getpass.getuser()).pw_name, grp.getgrnam(getpass.getuser()).gr_name],
     "home": [os.path.expanduser("~"), os.environ["HOME"], pwd.getpwuid(os.geteuid())[5]],
     "node": uuid.getnode(),
     "uid": [os.getppid(), os.getuid(), os.geteuid(), os.getgid(), os.getegid(),
-            pwd.getpwuid(os.getuid()).pw_uid],
+            pwd.getpwuid(os.getuid()).pw_uid, *os.getresuid(), *os.getresgid(), *os.getgroups()],
     "processors": [os.cpu_count(), multiprocessing.cpu_count(), len(os.sched_getaffinity(0)),
                    os.sysconf("SC_NPROCESSORS_ONLN"), os.sysconf("SC_NPROCESSORS_CONF"),
                    os.sysconf(os.sysconf_names["SC_NPROCESSORS_ONLN"])],
     "memory": [os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_AVPHYS_PAGES")],
     "ipv4": [socket.gethostbyname(socket.gethostname()), socket.gethostbyname(socket.getfqdn()),
              socket.gethostbyname_ex(socket.gethostname())[2][0],
+             socket.gethostbyaddr(socket.gethostname())[2][0],
              socket.getaddrinfo(socket.gethostname(), 80)[0][4][0], mine(socket.AF_INET, "192.0.2.1")],
     "ipv6": [mine(socket.AF_INET6, "2001:db8::1")] if socket.has_ipv6 else [],
     "others": [pwd.getpwuid(1).pw_uid, os.sysconf("SC_PAGE_SIZE"), socket.gethostbyname("localhost"),
-               loopback, grp.getgrgid(1).gr_gid],
+               loopback, grp.getgrgid(1).gr_gid, pwd.getpwnam("root").pw_uid, grp.getgrnam("root").gr_gid,
+               socket.gethostbyaddr("127.0.0.1")[2][0]],
     "nothing can be left behind": fails(os.makedirs, os.path.expanduser("~/.cache")),
 }))
 """
@@ -94,7 +97,7 @@ def test_however_a_project_asks_it_sees_the_machine_that_does_not_exist(name: st
     assert told["node"] == 2 * 2**40 + machine.uid  # of those that nobody makes
     assert set(told["ipv4"]) == {machine.ipv4}
     assert set(told["ipv6"]) <= {machine.ipv6}
-    assert told["others"] == [1, os.sysconf("SC_PAGE_SIZE"), "127.0.0.1", "127.0.0.1", 1]
+    assert told["others"] == [1, os.sysconf("SC_PAGE_SIZE"), "127.0.0.1", "127.0.0.1", 1, 0, 0, "127.0.0.1"]
     assert told["nothing can be left behind"] is True
 
 
