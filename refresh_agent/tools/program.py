@@ -36,7 +36,7 @@ def run(main: Callable[[], int]) -> int:
         say(f"error: {error}")
         return error.exit_code
     except OSError as error:  # every other file is read and written where its own message is
-        say(f"error: standard output cannot be written: {reason(error)}")
+        say(f"error: standard output or the current directory cannot be used: {reason(error)}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the exit tries again
         return ExitCode.USAGE
 

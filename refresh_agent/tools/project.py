@@ -4,7 +4,6 @@ import ast
 import configparser
 import os
 import re
-import textwrap
 import tomllib
 import warnings
 from dataclasses import dataclass
@@ -40,9 +39,12 @@ class Project:
 
     @property
     def snippets(self) -> list[str]:
-        """generate_sample.sh: what a project wants to have at the end of its sample."""
+        """generate_sample.sh: what a project wants to have at the end of its sample. Raises ConfigError."""
         directory = os.path.join(self.base, "tools", "config")
-        names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+        try:
+            names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+        except OSError as error:
+            raise ConfigError(f"{directory} cannot be read: {reason(error)}") from error
         return [os.path.join(directory, name) for name in names if name.endswith(".conf.sample")]
 
 
@@ -89,7 +91,7 @@ def destination(project: Project, directory: str | None) -> str:
     for spelling in same:
         below = os.path.join(directory, spelling)
         if os.path.isdir(below):
-            kept = _existing(below, [*same, spelling]) or _existing(directory, same)
+            kept = _existing(below, same) or _existing(directory, same)
             return kept or os.path.join(below, f"{spelling}.conf.sample")
     if not os.path.isdir(directory):
         raise ConfigError(f"{directory} is not a directory: make it, or give another one with -o")
@@ -184,7 +186,7 @@ def _setup_py(text: str) -> tuple[str, EntryPoints]:
     groups = keywords.get("entry_points")
     name = keywords.get("name")
     if isinstance(groups, str):
-        declared = _sections(textwrap.dedent(groups))
+        declared = _sections(groups)
     else:
         each = groups.items() if isinstance(groups, dict) else ()
         declared = {str(group): _assignments(lines) for group, lines in each}

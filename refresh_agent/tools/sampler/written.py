@@ -7,6 +7,7 @@ modules, texts, and groups that are made in the same module. What else may be sa
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import warnings
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ WAYS_IN = {"register_opt", "register_opts", "register_cli_opt", "register_cli_op
 """What a project calls."""
 
 
+@functools.cache
 def source(module: ModuleType) -> ast.AST:
-    """Empty if it has none."""
+    """Empty if it has none. Every question about a module begins with it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its import has told of them

@@ -5,6 +5,8 @@ import sys
 import textwrap
 from collections.abc import Mapping
 
+import pytest
+
 HEAD = f"""\
 #!{sys.executable} -IS
 import json, os, signal, sys
@@ -24,6 +26,22 @@ def answer(text, options=1, troubles=(), namespaces=(), names=()):
 
 
 """
+
+
+class Shop:
+    """A project in a directory with a blank in its name, and what was said of it."""
+
+    def __init__(self, place: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.place = place
+        self.base = tree(place / "the shop", {"shop/__init__.py": "", "etc/remark": ""})
+        self.sample = self.base / "etc" / "shop.conf.sample"
+        self.out = ""
+        self.said: list[str] = []
+        self._capsys = capsys
+
+    def hear(self) -> None:
+        self.out, err = self._capsys.readouterr()
+        self.said = [line.partition(": ")[2] for line in err.splitlines()]
 
 
 def tree(base: pathlib.Path, files: Mapping[str, str]) -> pathlib.Path:

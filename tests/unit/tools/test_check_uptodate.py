@@ -8,23 +8,17 @@ import pytest
 
 from refresh_agent.tools import check_uptodate, program
 from tests.unit.support import looping_link
+from tests.unit.tools import support
 from tests.unit.tools.support import interpreter, tree, trouble
 
 BROKEN = f"answer('now\\n', 3, [{trouble()}])"
 WARNING = "cannot import a: w; o"
 
 
-class Shop:
-    """A project whose interpreter does what ``body`` says, in a directory with a blank in its name."""
+class Shop(support.Shop):
+    """A project whose interpreter does what ``body`` says."""
 
-    def __init__(self, place: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.place = place
-        self.base = tree(place / "the shop", {"shop/__init__.py": "", "etc/remark": ""})
-        self.sample = self.base / "etc" / "shop.conf.sample"
-        self._capsys = capsys
-        self.out = ""
-        self.printed: list[str] = []
-        self.said: list[str] = []
+    printed: list[str]
 
     def check(
         self, body: str = "answer('now\\n')", *words: str, name: tuple[str, ...] = ("-p", "shop")
@@ -34,9 +28,8 @@ class Shop:
         argv = ["-b", str(self.base), "--python", python, *name, *words]
         status = program.run(lambda: check_uptodate.main(argv))
         assert self.seen() == before
-        self.out, err = self._capsys.readouterr()
+        self.hear()
         self.printed = self.out.splitlines()
-        self.said = [line.partition(": ")[2] for line in err.splitlines()]
         return status
 
     def seen(self) -> dict[str, int]:

@@ -7,29 +7,22 @@ import stat
 import pytest
 
 from refresh_agent.tools import generate_sample, program
-from tests.unit.tools.support import interpreter, tree, trouble
+from tests.unit.tools import support
+from tests.unit.tools.support import interpreter, trouble
 
 BROKEN = f"answer('new\\n', 3, [{trouble()}])"
 WARNING = "cannot import a: w; o"
 
 
-class Shop:
+class Shop(support.Shop):
     """A project whose interpreter does what ``body`` says."""
-
-    def __init__(self, place: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.place = place
-        self.base = tree(place / "the shop", {"shop/__init__.py": "", "etc/remark": ""})
-        self.sample = self.base / "etc" / "shop.conf.sample"
-        self._capsys = capsys
-        self.said: list[str] = []
 
     def generate(self, body: str, *words: str) -> int:
         python = interpreter(self.place / "python", body)
         argv = ["-b", str(self.base), "-p", "shop", "--python", python, *words]
         status = program.run(lambda: generate_sample.main(argv))
-        out, err = self._capsys.readouterr()
-        assert out == ""
-        self.said = [line.partition(": ")[2] for line in err.splitlines()]
+        self.hear()
+        assert self.out == ""
         return status
 
     def left_over(self) -> list[str]:
