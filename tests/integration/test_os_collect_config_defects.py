@@ -68,6 +68,12 @@ def deployments(*names: str) -> dict[str, Any]:
     }
 
 
+def polls_again(program: Program, server: StandIn) -> None:
+    """Wait until whole polls, of a HEAD and a GET at most, lie behind it."""
+    polled = len(server.asked)
+    program.established(lambda: len(server.asked) >= polled + 6)
+
+
 # --- 1 -----------------------------------------------------------------------------------------------------
 
 
@@ -92,17 +98,19 @@ def test_defect_01_the_hooks_inherit_an_ignored_sighup(program: Program) -> None
 
 
 @on_both("HUP is lost after the first command")
-def test_defect_01_a_sighup_after_the_first_run_is_heard(program: Program) -> None:
+def test_defect_01_a_sighup_after_the_first_run_is_heard(program: Program, server: StandIn) -> None:
     """SIGHUP set to SIG_IGN before the first command and never restored unless re-exec (SigIgn bit set, HUP
     lost).
+
+    It re-execs by itself where its configuration changed before the end of the command: so it has to poll
+    again before the change.
     """
-    program.configure("heat_local")
-    program.metadata({"a": 1})
+    server.answer = stand_ins.document({"a": 1})
+    program.configure("request", groups=request_group(server))
+    program.metadata({"b": 2})
     with program.daemon() as process:
         program.established(program.runs)
-        other = program.root / "other"
-        replace_file(other, '{"b": 2}')
-        program.heat_local = other
+        polls_again(program, server)
         program.configure("heat_local")
         process.send_signal(signal.SIGHUP)
         program.in_time(lambda: program.runs()[-1] == {"heat_local.json": {"b": 2}})
@@ -112,6 +120,7 @@ def test_defect_01_a_sighup_after_the_first_run_is_heard(program: Program) -> No
 
 
 def lose_a_source_while_another_changes(program: Program) -> None:
+    """The source that changes comes first in the list: no poll sees its change and not the loss."""
     program.established(program.runs)
     program.heat_local.rename(program.root / "away")
     program.own("own", {"own": 2})
@@ -121,7 +130,7 @@ def lose_a_source_while_another_changes(program: Program) -> None:
 @on_both("the command runs without the file of the source that is down")
 def test_defect_02_a_source_that_is_down_is_missing_for_the_hooks(program: Program) -> None:
     """Source down while another changes → command runs with that file missing from OS_CONFIG_FILES."""
-    program.configure("heat_local", "local")
+    program.configure("local", "heat_local")
     program.metadata({"a": 1})
     program.own("own", {"own": 1})
     with program.daemon():
@@ -134,13 +143,13 @@ def test_defect_02_the_list_stays_truncated(program: Program) -> None:
     """os_config_files.json is truncated; on return content equals .last, so no re-run and the truncated list
     stays.
     """
-    program.configure("heat_local", "local")
+    program.configure("local", "heat_local")
     program.metadata({"a": 1})
     program.own("own", {"own": 1})
     with program.daemon():
         lose_a_source_while_another_changes(program)
         (program.root / "away").rename(program.heat_local)
-        program.in_time(lambda: program.listed() == ["heat_local.json", "own.json"])
+        program.in_time(lambda: program.listed() == ["own.json", "heat_local.json"])
 
 
 # --- 3 -----------------------------------------------------------------------------------------------------
@@ -153,8 +162,7 @@ def test_defect_03_two_deployments_of_one_name_run_for_ever(program: Program, se
     program.configure("request", groups=request_group(server))
     with program.daemon():
         program.established(program.runs)
-        polled = len(server.asked)
-        program.established(lambda: len(server.asked) >= polled + 6)
+        polls_again(program, server)
     assert len(program.runs()) == 1
     assert {content.get("number") for content in program.runs()[0].values()} == {None, 0, 1}
 
