@@ -19,6 +19,8 @@ from refresh_agent.model import Command, Exit, MigrationResult, Target
 from refresh_agent.phases.process import Grace, ProcessRunner
 from refresh_agent.wakeup import Stop
 from tests.integration import databases
+from tests.integration.bad_zaqar import serving
+from tests.integration.zaqars import Zaqars
 
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 SHOP = TOP / "examples" / "shop"
@@ -114,6 +116,20 @@ def db_bridge(runner: ProcessRunner) -> Bridge:
 
 
 @pytest.fixture
+def shop(new_database: pathlib.Path, modern_python: str, legacy_python: str) -> Target:
+    """The example on a new database, by two interpreters."""
+    return Target(
+        name="shop",
+        connection=f"sqlite:///{new_database}",
+        python=modern_python,
+        legacy_python=legacy_python,
+        alembic_config=str(SHOP / "alembic.ini"),
+        migrate_repository=str(SHOP / "legacy"),
+        legacy_versions=((3, BASELINE),),
+    )
+
+
+@pytest.fixture
 def shop_tree(tmp_path: pathlib.Path) -> pathlib.Path:
     """A copy of the example, to be changed by a test."""
     return pathlib.Path(shutil.copytree(SHOP, tmp_path / "shop"))
@@ -172,3 +188,23 @@ def new_database(tmp_path: pathlib.Path) -> pathlib.Path:
     path = tmp_path / "new.db"
     path.touch()
     return path
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+    ):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def zaqars(no_proxy: None) -> Iterator[Zaqars]:
+    with serving() as (queue, keystone):
+        yield Zaqars(queue, keystone)

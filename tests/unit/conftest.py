@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from refresh_agent.journal import Journal
 from refresh_agent.wakeup import Stop
+from tests.unit.caches import Cache
 
 # The same examples each time: a red run can be run again, and a slow machine is no failure.
 settings.register_profile(
@@ -68,3 +69,8 @@ def journal(state: pathlib.Path) -> Iterator[Journal]:
     journal = Journal(str(state))
     yield journal
     journal.close()
+
+
+@pytest.fixture
+def kept(tmp_path: pathlib.Path) -> Cache:
+    return Cache(tmp_path)

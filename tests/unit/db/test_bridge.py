@@ -3,105 +3,22 @@
 import json
 import pathlib
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from refresh_agent.db import bridge
 from refresh_agent.db.worker.protocol import Order
-from refresh_agent.lines import Listener
 from refresh_agent.model import (
-    Command,
     Destructive,
     Ending,
     Exit,
     MigrationOutcome,
     MigrationResult,
-    Stream,
-    Target,
 )
 from refresh_agent.redact import shown
-
-SHOP = Target(
-    name="shop",
-    connection="postgresql://shop:geheim@db/shop",
-    python="/new/python",
-    legacy_python="/old/python",
-    alembic_config="/shop/alembic.ini",
-    migrate_repository="/shop/legacy",
-    legacy_versions=((3, "abcd"),),
-    timeout=10,
-    lock_timeout=5,
-)
-STOCK = replace(SHOP, name="stock", timeout=20)
-
-STEP = {"direction": "up", "version": 3, "control": -1, "scope": "alembic_version"}
-"""What the legacy repository is to do, as the alembic side says it."""
-
-
-@dataclass
-class Worker:
-    """Plays one ending per command that it is given: the lines to say, and how it comes to its end."""
-
-    turns: list[tuple[Sequence[str | dict[str, object]], Exit]]
-    commands: list[Command] = field(default_factory=list)
-    log: list[str] = field(default_factory=list)
-    learnt: list[str] = field(default_factory=list)
-
-    def run(self, command: Command, listener: Listener) -> Exit:
-        self.commands.append(command)
-        lines, ended = self.turns.pop(0)
-        for line in lines:
-            text = json.dumps(line) if isinstance(line, dict) else line.lstrip("!")
-            listener.feed(
-                Stream.STDERR if text != line and isinstance(line, str) else Stream.STDOUT,
-                f"{text}\n".encode(),
-            )
-        return ended
-
-    def surroundings(self, **changes: Any) -> bridge.Surroundings:
-        plain = bridge.Surroundings(
-            run=self.run,
-            log=self.log.append,
-            env={"HOME": "/root"},
-            objection=lambda _path, _owners: "",
-            learn=self.learnt.extend,
-        )
-        return replace(plain, **changes)
-
-    def ask(self, operation: str, *targets: Target, **more: Any) -> tuple[MigrationResult, ...]:
-        return bridge.ask(Order(operation, "run-1", **more), targets, self.surroundings())
-
-    def upgrade(self, *targets: Target) -> tuple[MigrationResult, ...]:
-        return self.ask("upgrade", *targets)
-
-    def requests(self) -> list[dict[str, Any]]:
-        return [json.loads(command.stdin) for command in self.commands]
-
-    def asked(self) -> list[tuple[str, str, list[str]]]:
-        """Who was asked for what."""
-        return [
-            (command.path, request["order"]["operation"], [target["name"] for target in request["targets"]])
-            for command, request in zip(self.commands, self.requests(), strict=True)
-        ]
-
-
-def exited(status: int = 0) -> Exit:
-    return Exit(status, Ending.EXITED, 1.5)
-
-
-def begin(name: str) -> dict[str, object]:
-    return {"target": name, "event": "begin"}
-
-
-def result(name: str, kind: str = "done", **more: object) -> dict[str, object]:
-    return {"target": name, "event": "result", "result": kind, **more}
-
-
-def play(*turns: tuple[Sequence[str | dict[str, object]], Exit]) -> Worker:
-    return Worker(list(turns))
+from tests.unit.db.played_worker import SHOP, STOCK, begin, exited, play, result
 
 
 def test_the_command() -> None:
@@ -226,104 +143,6 @@ def test_what_is_passed_on() -> None:
         "shop: INFO something with ***",
         "stock: on the wrong stream",
     ]
-
-
-def test_the_legacy_half() -> None:
-    worker = play(
-        (
-            [
-                result("shop", "needs legacy", before="migrate 2", legacy=STEP, seconds=1),
-                result("stock", "unchanged"),
-            ],
-            exited(),
-        ),
-        (
-            [result("shop", before="migrate 2", after="migrate 3", seconds=2, report={"applied": ["3"]})],
-            exited(),
-        ),
-        (
-            [result("shop", before="migrate 3", after="alembic b", seconds=4, report={"applied": ["b"]})],
-            exited(),
-        ),
-    )
-    shop, _ = worker.upgrade(SHOP, STOCK)
-    whole = {"applied": ["3", "b"]}
-    assert shop == MigrationResult("shop", MigrationOutcome.DONE, "migrate 2", "alembic b", "", 7, whole)
-    assert worker.asked() == [
-        ("/new/python", "upgrade", ["shop", "stock"]),
-        ("/old/python", "legacy", ["shop"]),
-        ("/new/python", "upgrade", ["shop"]),
-    ]
-    assert worker.requests()[1]["targets"][0]["legacy"] == STEP
-
-
-def test_what_only_the_legacy_half_has_changed_is_no_unchanged_database() -> None:
-    worker = play(
-        ([result("shop", "needs legacy", before="migrate 2", legacy=STEP)], exited()),
-        ([result("shop", before="migrate 2", after="migrate 3")], exited()),
-        ([result("shop", "unchanged", before="migrate 3", after="migrate 3")], exited()),
-    )
-    (shop,) = worker.upgrade(SHOP)
-    assert (shop.outcome, shop.before, shop.after) == (MigrationOutcome.DONE, "migrate 2", "migrate 3")
-
-
-def test_on_the_way_down_the_legacy_half_is_the_end() -> None:
-    worker = play(
-        ([result("shop", "needs legacy", before="alembic b", legacy=STEP)], exited()),
-        ([result("shop", before="migrate 3", after="migrate 1")], exited()),
-    )
-    (shop,) = worker.ask("downgrade", SHOP)
-    assert (shop.outcome, shop.before, shop.after) == (MigrationOutcome.DONE, "alembic b", "migrate 1")
-    assert [asked for _, asked, _ in worker.asked()] == ["downgrade", "legacy"]
-
-
-def test_after_the_legacy_half_of_a_stamp_alembics_word_is_taken_back() -> None:
-    worker = play(
-        ([result("shop", "needs legacy", before="alembic b", legacy=STEP)], exited()),
-        ([result("shop", before="migrate 3", after="migrate 1")], exited()),
-        ([result("shop", before="alembic b", after="migrate 1")], exited()),
-    )
-    (shop,) = worker.ask("stamp", SHOP)
-    assert (shop.outcome, shop.before, shop.after) == (MigrationOutcome.DONE, "alembic b", "migrate 1")
-    assert [asked for _, asked, _ in worker.asked()] == ["stamp", "legacy", "stamp"]
-
-
-def test_the_legacy_half_fails() -> None:
-    worker = play(
-        ([result("shop", "needs legacy", before="migrate 1", legacy=STEP)], exited()),
-        ([result("shop", "failed", before="migrate 1", after="migrate 2", message="broken")], exited()),
-    )
-    (shop,) = worker.upgrade(SHOP)
-    assert shop == MigrationResult("shop", MigrationOutcome.FAILED, "migrate 1", "migrate 2", "shop: broken")
-
-
-def test_a_legacy_half_that_is_never_enough_is_not_asked_for_ever() -> None:
-    needs = ([result("shop", "needs legacy", before="migrate 1", legacy=STEP)], exited())
-    worker = play(needs, *([([result("shop")], exited()), needs] * bridge.ROUNDS))
-    (shop,) = worker.upgrade(SHOP)
-    assert (shop.outcome, worker.turns) == (MigrationOutcome.FAILED, [])
-    assert shop.message == "shop: its legacy repository has done its part, yet it is not at version 3"
-
-
-def test_somebody_else_at_work_on_the_legacy_half_defers_it() -> None:
-    worker = play(
-        ([result("shop", "needs legacy", before="migrate 1", legacy=STEP)], exited()),
-        ([result("shop", "deferred", message="locked by host web-2, pid 7")], exited()),
-    )
-    (shop,) = worker.upgrade(SHOP)
-    assert (shop.outcome, shop.ok) == (MigrationOutcome.DEFERRED, False)
-    assert shop.message == "shop: locked by host web-2, pid 7"
-
-
-def test_stopped_before_the_legacy_half() -> None:
-    worker = play(
-        (
-            [result("shop", "needs legacy", before="migrate 1", legacy=STEP)],
-            Exit(143, Ending.STOPPED, 1),
-        ),
-    )
-    (shop,) = worker.upgrade(SHOP)
-    assert (shop.outcome, shop.before) == (MigrationOutcome.STOPPED, "migrate 1")
 
 
 def test_what_a_worker_still_says_after_term_counts() -> None:

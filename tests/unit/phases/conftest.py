@@ -1,4 +1,4 @@
-"""What the tests of processes start from."""
+"""What the tests of processes, and of whole phases, start from."""
 
 import os
 import pathlib
@@ -9,6 +9,7 @@ import pytest
 
 from refresh_agent.wakeup import Stop
 from tests.processes import children
+from tests.unit.phases.node import Node
 from tests.unit.phases.shop import Shop, followers
 from tests.waiting import eventually
 
@@ -20,3 +21,10 @@ def shop(tmp_path: pathlib.Path, stop: Stop) -> Iterator[Shop]:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     eventually(lambda: followers() == 0)
+
+
+@pytest.fixture
+def node(tmp_path: pathlib.Path) -> Iterator[Node]:
+    node = Node(tmp_path)
+    yield node
+    node.stop.close()

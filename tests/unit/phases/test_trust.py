@@ -9,9 +9,7 @@ import pytest
 from refresh_agent.model import Failure, TrustMode
 from refresh_agent.phases import trust
 from refresh_agent.phases.trust import Trust
-from tests.unit.phases.test_execute import Node, node
-
-__all__ = ["node"]
+from tests.unit.phases.node import Node
 
 OURS = frozenset({0, os.geteuid()})
 
