@@ -115,18 +115,22 @@ def db_bridge(runner: ProcessRunner) -> Bridge:
     return Bridge(runner)
 
 
-@pytest.fixture
-def shop(new_database: pathlib.Path, modern_python: str, legacy_python: str) -> Target:
-    """The example on a new database, by two interpreters."""
+def shop_target(path: pathlib.Path, python: str, legacy_python: str, name: str = "shop") -> Target:
     return Target(
-        name="shop",
-        connection=f"sqlite:///{new_database}",
-        python=modern_python,
+        name=name,
+        connection=f"sqlite:///{path}",
+        python=python,
         legacy_python=legacy_python,
         alembic_config=str(SHOP / "alembic.ini"),
         migrate_repository=str(SHOP / "legacy"),
         legacy_versions=((3, BASELINE),),
     )
+
+
+@pytest.fixture
+def shop(new_database: pathlib.Path, modern_python: str, legacy_python: str) -> Target:
+    """The example on a new database, by two interpreters."""
+    return shop_target(new_database, modern_python, legacy_python)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from refresh_agent.model import MigrationOutcome, MigrationResult, Target
-from tests.integration.conftest import BASELINE, HEAD, SHOP, Bridge, ProcessRunner, sql
+from refresh_agent.model import MigrationOutcome, MigrationResult
+from tests.integration.conftest import BASELINE, HEAD, SHOP, Bridge, ProcessRunner, shop_target, sql
 
 DONE, UNCHANGED, REFUSED, FAILED = (
     MigrationOutcome.DONE,
@@ -244,18 +244,6 @@ def outcomes(
         )
         for result in results
     }
-
-
-def shop_target(path: pathlib.Path, python: str, legacy_python: str, name: str = "shop") -> Target:
-    return Target(
-        name=name,
-        connection=f"sqlite:///{path}",
-        python=python,
-        legacy_python=legacy_python,
-        alembic_config=str(SHOP / "alembic.ini"),
-        migrate_repository=str(SHOP / "legacy"),
-        legacy_versions=((3, BASELINE),),
-    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -3,6 +3,8 @@
 import itertools
 import os
 import pathlib
+import signal
+import threading
 from typing import Any
 
 from refresh_agent.model import Failure, PhaseSettings
@@ -11,6 +13,7 @@ from refresh_agent.phases.process import Grace, ProcessRunner
 from refresh_agent.redact import Masker
 from refresh_agent.wakeup import Stop
 from tests.unit.support import Recording, write_hook
+from tests.waiting import eventually
 
 
 class Node:
@@ -35,6 +38,19 @@ class Node:
 
     def run(self) -> Failure | None:
         return execute.run_phases(self.job(), order.PHASES)
+
+    def run_until(self, *names: str) -> Failure | None:
+        """Run, and be told to stop once all files of these names are there."""
+
+        def request() -> None:
+            eventually(lambda: all((self.base / name).exists() for name in names))
+            self.stop.request(signal.SIGTERM)
+
+        thread = threading.Thread(target=request)
+        thread.start()
+        failure = self.run()
+        thread.join()
+        return failure
 
     def ran(self) -> list[str]:
         path = self.base / "ran"

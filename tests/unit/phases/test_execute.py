@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 
 import pytest
@@ -12,7 +11,6 @@ from refresh_agent.phases import execute, trust
 from tests.processes import alive
 from tests.unit.phases.node import Node
 from tests.unit.support import write_hook
-from tests.waiting import eventually
 
 
 def test_phases_and_hooks_run_in_order_and_everything_is_told(node: Node) -> None:
@@ -351,15 +349,7 @@ def test_without_a_limit_there_is_none() -> None:
 def test_after_a_stop_the_running_hook_finishes_and_no_other_starts(node: Node) -> None:
     node.hook("configure/10-a", f"touch {node.base}/up; sleep 0.3")
     node.hook("configure/20-b")
-
-    def request() -> None:
-        eventually((node.base / "up").exists)
-        node.stop.request(signal.SIGTERM)
-
-    thread = threading.Thread(target=request)
-    thread.start()
-    failure = node.run()
-    thread.join()
+    failure = node.run_until("up")
     assert failure == Failure("configure", "20-b", 143, "not started: the agent is stopping", stopped=True)
     assert node.ran() == ["configure/10-a"]
     assert node.told.results[0].exit.ok
@@ -368,15 +358,7 @@ def test_after_a_stop_the_running_hook_finishes_and_no_other_starts(node: Node) 
 def test_a_hook_ended_by_a_stop_is_no_fault_of_its_own(node: Node) -> None:
     node.settings |= {"stop_grace": 0.2}
     node.hook("configure/10-a", f"touch {node.base}/up; sleep 60")
-
-    def request() -> None:
-        eventually((node.base / "up").exists)
-        node.stop.request(signal.SIGTERM)
-
-    thread = threading.Thread(target=request)
-    thread.start()
-    failure = node.run()
-    thread.join()
+    failure = node.run_until("up")
     assert failure is not None
     assert failure.stopped
 
@@ -386,15 +368,7 @@ def test_a_stop_during_environment_d_is_a_stop(node: Node) -> None:
     (node.base / "environment.d").mkdir()
     (node.base / "environment.d" / "10-a").write_text(f"touch {node.base}/up; sleep 60")
     node.hook("configure/10-a")
-
-    def request() -> None:
-        eventually((node.base / "up").exists)
-        node.stop.request(signal.SIGTERM)
-
-    thread = threading.Thread(target=request)
-    thread.start()
-    failure = node.run()
-    thread.join()
+    failure = node.run_until("up")
     assert failure is not None
     assert failure.stopped
     assert node.ran() == []

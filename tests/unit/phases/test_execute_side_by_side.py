@@ -2,14 +2,12 @@
 
 import os
 import signal
-import threading
 import time
 
 import pytest
 
 from refresh_agent.model import Ending, Failure
 from tests.unit.phases.node import Node
-from tests.waiting import eventually
 
 MEET = """
 touch {base}/here-$1
@@ -112,15 +110,7 @@ def test_a_stop_lets_all_that_run_side_by_side_finish(node: Node) -> None:
     for name in "ab":
         node.hook(f"configure/10-{name}", f"touch {node.base}/up-{name}; sleep 0.3")
     node.hook("configure/20-c")
-
-    def request() -> None:
-        eventually(lambda: (node.base / "up-a").exists() and (node.base / "up-b").exists())
-        node.stop.request(signal.SIGTERM)
-
-    thread = threading.Thread(target=request)
-    thread.start()
-    failure = node.run()
-    thread.join()
+    failure = node.run_until("up-a", "up-b")
     assert failure == Failure("configure", "20-c", 143, "not started: the agent is stopping", stopped=True)
     assert [result.exit.ok for result in node.told.results] == [True, True]
 
