@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 
 from refresh_agent.tools.project import Project, parsed
 
-MARK = b"Opt("
-"""generate_sample.sh: ``grep -l "Opt("``."""
+MARK = re.compile(rb"Opt\(|^def _?list_opts\(", re.MULTILINE)
+"""generate_sample.sh: ``grep -l "Opt("``. And a function that only puts together what others define."""
+
+LISTS = "opts.py"
+"""OpenStack's custom: where several such functions are."""
 
 OPTION = re.compile(r"(?<!Deprecated)(?<!SubCommand)Opt\(\s*(?:name\s*=\s*)?['\"]([\w.-]+)['\"]")
 OPTIONS_CLASS = re.compile(r"(?!.*(Deprecated|SubCommand))\w*Opt")
@@ -23,9 +26,13 @@ def candidates(project: Project, excluded: Sequence[str]) -> dict[str, str]:
     found = {}
     for path in _files(project.package_path):
         file = os.path.relpath(path, project.base)
-        if not is_excluded(file, excluded) and MARK in _content(path):
+        if not is_excluded(file, excluded) and _may_tell(path):
             found[module_of(project, path)] = file
     return dict(sorted(found.items()))
+
+
+def _may_tell(path: str) -> bool:
+    return os.path.basename(path) == LISTS or MARK.search(_content(path)) is not None
 
 
 def excluded_modules(project: Project, excluded: Sequence[str]) -> list[str]:

@@ -104,6 +104,7 @@ def test_a_library_is_a_namespace_or_a_distribution(
     ("words", "told"),
     [
         (["-m", "no_such_module"], ["cannot import no_such_module", "ModuleNotFoundError", "its options"]),
+        (["-m", "colorsys"], ["no options of colorsys", "it defines and registers none"]),
         (["-l", "no.such.library"], ["no library no.such.library", "oslo.config.opts", "its options"]),
     ],
 )

@@ -102,11 +102,21 @@ class Namespaces:
         self._told = told
 
     def listing(self, names: list[str], fatal: dict[str, str]) -> Listing:
-        """Those that can be loaded; the other ones are ``troubles``."""
-        good = [name for name in names if self._loads(name, fatal.get(name))]
+        """Those that can be loaded; the other ones are ``troubles``.
+
+        oslo-config-generator loads all before it asks any, and one may need what another one brings along, as
+        os_brick's does: what fails is tried again when the others are there.
+        """
+        wrong = {name: trouble for name in names for trouble in self._trouble(name, fatal.get(name))}
+        for name in [name for name in wrong if name not in fatal]:
+            if not self._trouble(name, None):
+                del wrong[name]
+        self.troubles.extend(wrong.values())
+        good = [name for name in names if name not in wrong]
         return list(generator._list_opts(good)) if good else []  # noqa: SLF001 - it has no public name
 
-    def _loads(self, name: str, fatal: str | None) -> bool:
+    def _trouble(self, name: str, fatal: str | None) -> list[Trouble]:
+        """What is wrong with it, [] if it loads."""
         why, where = fatal or "", ""
         self._told(name)
         if not why:
@@ -114,7 +124,5 @@ class Namespaces:
                 generator._list_opts([name])  # noqa: SLF001
             except BaseException as error:  # noqa: BLE001 - it is the project's code
                 why, where = reason(error), place(error, self._base)
-        if why:
-            what = f"cannot load the entry point {name} of {GROUP}"
-            self.troubles.append(trouble(what, why, missing(f"every option of {name}"), "", where))
-        return not why
+        what = f"cannot load the entry point {name} of {GROUP}"
+        return [trouble(what, why, missing(f"every option of {name}"), "", where)] if why else []

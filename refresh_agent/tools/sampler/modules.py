@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from types import ModuleType
@@ -19,6 +21,10 @@ from .written import source, written
 
 Pairs = list[tuple[Any, Any]]
 """[(group, option)]"""
+
+LIST_OPTS = re.compile("_?list_opts")
+LISTER = re.compile(r"_?list_(\w+_)?opts(_\w+)?")
+"""As neutron.opts has: list_agent_opts, list_db_opts, …"""
 
 
 class Modules:
@@ -54,12 +60,16 @@ class Modules:
 
     def listing(self, modules: list[ModuleType], wanted: Callable[[str], bool]) -> Listing:
         """What these define, and what ``wanted`` others, imported by them, have registered."""
-        found = {module.__name__: self._asked(module) for module in modules}
+        for module in modules:
+            self._have_registered(module)
+        found = {module.__name__: self._listed(module) for module in modules}
         others: list[Any] = [sys.modules[name] for name in sorted(sys.modules) if wanted(name)]
         every = {id(module): module for module in [*modules, *others] if isinstance(module, ModuleType)}
         places = _places(every.values())
+        copies = [option for pairs in found.values() for _, option in pairs]
         for module in modules:
-            found[module.__name__] += self._guessed(module, found, places)
+            told = {id(option) for pairs in found.values() for _, option in pairs}
+            found[module.__name__] += self._guessed(_but(self._loose(module), told, copies), module, places)
         listed = {name for name in self._registrations.modules() if wanted(name) and name not in self._broken}
         listed.update(found)
         for module in modules:
@@ -68,31 +78,32 @@ class Modules:
             found[name] = self._registrations.by(name) + found.get(name, [])
         return [(name, [(group, [option]) for group, option in found[name]]) for name in sorted(found)]
 
-    def _asked(self, module: ModuleType) -> Pairs:
-        """What a module says when asked, if its import alone does not tell everything.
-
-        OpenStack has a custom of two functions: ``list_opts()`` for entry points, ``register_opts(conf)``.
-        """
-        if self._registrations.by(module.__name__) and not self._loose(module):
-            return []
-        try:
-            if _takes(module, "list_opts", 0):
-                return [
-                    pair for pair in _pairs(module.list_opts()) if not self._registrations.know_place(*pair)
-                ]
-            if _takes(module, "register_opts", 1):
+    def _have_registered(self, module: ModuleType) -> None:
+        """OpenStack's custom: ``register_opts(conf)``, if an import alone registers nothing, or not all."""
+        complete = self._registrations.by(module.__name__) and not self._loose(module)
+        if not complete and not _listers(module) and _takes(module, "register_opts", 1):
+            with self._asking(module, "register_opts"):
                 module.register_opts(cfg.ConfigOpts())  # the registrations hear of it
-        except BaseException as error:  # noqa: BLE001 - it is the project's code
-            what = f"cannot ask {module.__name__} for its options"
-            lacks = missing(_names(self._loose(module)) or "what it would have told")
-            self.troubles.append(trouble(what, reason(error), lacks, "", place(error, self._base)))
-        return []
 
-    def _guessed(self, module: ModuleType, found: dict[str, Pairs], places: dict[int, list[str]]) -> Pairs:
+    def _listed(self, module: ModuleType) -> Pairs:
+        """What its functions for entry points tell that nobody has registered, nor another one told."""
+        told: Pairs = []
+        for name in _listers(module):
+            with self._asking(module, name):
+                told += _pairs(vars(module)[name]())
+        return [pair for pair in told if self._registrations.take_place(*pair)]
+
+    @contextlib.contextmanager
+    def _asking(self, module: ModuleType, name: str) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001 - it is the project's code
+            what = f"cannot ask {module.__name__}.{name}() for options"
+            lacks = missing("what it would have told")
+            self.troubles.append(trouble(what, reason(error), lacks, "", place(error, self._base)))
+
+    def _guessed(self, loose: list[Any], module: ModuleType, places: dict[int, list[str]]) -> Pairs:
         """Options that nobody has put into a group yet. ``places``: where they will be put, by their id."""
-        told = {id(option) for pairs in found.values() for _, option in pairs}
-        copies = [option for _, option in found[module.__name__]]
-        loose = [each for each in self._loose(module) if id(each) not in told and each not in copies]
         nowhere = [option for option in loose if id(option) not in places]
         if nowhere:
             what = f"{module.__name__} does not register all of its options when it is imported"
@@ -119,9 +130,24 @@ def _own(module: ModuleType) -> list[Any]:
     """The options that a module defines, by themselves or in a list."""
     imported = _imported(module)
     values = [value for name, value in vars(module).items() if name not in imported]
-    lists = [value if isinstance(value, (list, tuple)) else [value] for value in values]
-    options = [each for each in lists if all(isinstance(option, cfg.Opt) for option in each)]
-    return [option for each in options for option in each if in_files(option)]
+    return [option for value in values for option in _options(value) if in_files(option)]
+
+
+def _options(value: Any) -> list[Any]:
+    """Of an option itself, or of a list of nothing else."""
+    try:
+        each = list(value) if isinstance(value, (list, tuple)) else [value]
+        return each if all(isinstance(option, cfg.Opt) for option in each) else []
+    except BaseException:  # noqa: BLE001 - a project's object may do anything when it is looked at
+        return []
+
+
+def _but(options: list[Any], told: set[int], copies: list[Any]) -> list[Any]:
+    """Those that were not ``told``, by their id, and that no function has told a copy of."""
+    alike: dict[str, list[Any]] = {}
+    for copy in copies:
+        alike.setdefault(copy.dest, []).append(copy)
+    return [each for each in options if id(each) not in told and each not in alike.get(each.dest, [])]
 
 
 def _places(modules: Iterable[ModuleType]) -> dict[int, list[str]]:
@@ -140,9 +166,16 @@ def _imported(module: ModuleType) -> set[str]:
     return {alias.asname or alias.name for statement in statements for alias in statement.names}
 
 
+def _listers(module: ModuleType) -> list[str]:
+    """OpenStack's custom for entry points: ``list_opts()``; in a module called opts, several of that kind."""
+    several = module.__name__.rpartition(".")[2] == "opts"
+    lister = LISTER if several else LIST_OPTS
+    return [name for name in list(vars(module)) if lister.fullmatch(name) and _takes(module, name, 0)]
+
+
 def _takes(module: ModuleType, name: str, count: int) -> bool:
     """Has it a function of its own that is called with so many arguments?"""
-    function = getattr(module, name, None)
+    function = vars(module).get(name)
     if not inspect.isfunction(function) or function.__module__ != module.__name__:
         return False
     parameters = inspect.signature(function).parameters.values()

@@ -55,8 +55,13 @@ class Registrations:
         cfg.ConfigOpts.register_group = note_group  # type: ignore[method-assign, assignment]
 
     def by(self, module: str) -> list[tuple[Any, Any]]:
-        """(group, option) in the order of registration; the group itself where it is known, with its help."""
-        return [(self._group(seen.group), seen.option) for seen in self._seen if seen.module == module]
+        """(group, option) in the order of registration; the group itself where it is known, with its help.
+
+        Of one name in one group there is one, however often the module registers it.
+        """
+        own = [seen for seen in self._seen if seen.module == module]
+        places = {_place(seen.group, seen.option): (self._group(seen.group), seen.option) for seen in own}
+        return list(places.values())
 
     def modules(self) -> list[str]:
         return sorted({seen.module for seen in self._seen})
@@ -65,9 +70,11 @@ class Registrations:
         """(module, group): who has registered this very option, and where."""
         return [(seen.module, self._group(seen.group)) for seen in self._by_identity.get(id(option), [])]
 
-    def know_place(self, group: Any, option: Any) -> bool:
-        """Is there an option of this name in this group? A copy is another object."""
-        return (_name(group), option.dest) in self._places
+    def take_place(self, group: Any, option: Any) -> bool:
+        """Is it the first option of this name in this group? A copy of one is another object."""
+        places = len(self._places)
+        self._places.add(_place(group, option))
+        return len(self._places) > places
 
     def _credited(self, callers: list[str]) -> str | None:
         """The module whose registration it is: of a library that only helps, the one that it helps."""
@@ -78,15 +85,20 @@ class Registrations:
     def _note(self, registration: Registration) -> None:
         self._seen.append(registration)  # which keeps the option, so that no other one gets its id
         self._by_identity.setdefault(id(registration.option), []).append(registration)
-        self._places.add((_name(registration.group), registration.option.dest))
+        self._places.add(_place(registration.group, registration.option))
 
     def _group(self, group: Any) -> Any:
-        return self._groups.get(group, group) if isinstance(group, str) else group
+        return self._groups.get(_name(group), group)
 
 
 def in_files(option: Any) -> bool:
     """Can it stand in a configuration file? A subcommand cannot; a positional argument can."""
     return not isinstance(option, cfg.SubCommandOpt)
+
+
+def _place(group: Any, option: Any) -> tuple[str, str]:
+    """In a file the case of a group's name does not matter."""
+    return _name(group).lower(), option.dest
 
 
 def _name(group: Any) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import signal
 import sys
+from json import dumps, loads  # modules may do anything to others, json among them
 from typing import Any, TextIO
 
 from .identity import MACHINES, neutral, pretend
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     with open(f"/proc/self/fd/{descriptor}", encoding="utf-8") as file:
-        request = json.load(file)
+        request = loads(file.read())
     os.close(descriptor)
     try:
         answer = _answer(request, name, table, answers)
@@ -59,8 +59,7 @@ class _CannotError(Exception):
 
 
 def _tell(answers: TextIO, what: Any) -> None:
-    json.dump(what, answers)
-    answers.write("\n")
+    answers.write(dumps(what) + "\n")
     answers.flush()
 
 
@@ -111,7 +110,7 @@ def _heard(table: TextIO) -> dict[str, Any]:
     """The answer of the second; if it has none, what it was loading when it ended, as ``second``."""
     during = ""
     for line in table:
-        said = json.loads(line)
+        said = loads(line)
         if isinstance(said, dict):
             return said
         during = said

@@ -27,7 +27,7 @@ def reason(error: BaseException) -> str:
         if isinstance(error, SystemExit):
             return f"it ends the program (sys.exit({error.code!r}))"
         lines = str(error).strip().splitlines()
-    except Exception:  # noqa: BLE001 - a project's exception may fail at anything
+    except BaseException:  # noqa: BLE001 - a project's exception may fail at anything
         lines = []
     said = f": {lines[0][:WORDS]}" if lines else ""
     return type(error).__name__ + said

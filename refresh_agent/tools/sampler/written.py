@@ -25,7 +25,7 @@ def source(module: ModuleType) -> ast.AST:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its import has told of them
             return ast.parse(inspect.getsource(module))
-    except (OSError, TypeError, SyntaxError):
+    except BaseException:  # noqa: BLE001 - a module with a __getattr__ may do anything when it is asked
         return ast.Module([], [])
 
 

@@ -28,6 +28,14 @@ def test_modules_with_options_are_found_in_the_order_of_their_names(tmp_path: pa
     ]
 
 
+def test_modules_that_only_tell_of_others_are_found(tmp_path: pathlib.Path) -> None:
+    read = shop(
+        tmp_path, "shop/opts.py", "shop/conf/opts.py", text="def list_all():\n    return others.ALL\n"
+    )
+    tree(tmp_path, {"shop/listing.py": "def _list_opts():\n", "shop/none.py": "def f():\n  list_opts()\n"})
+    assert list(candidates(read, [])) == ["shop.conf.opts", "shop.listing", "shop.opts"]
+
+
 def test_below_src_a_file_is_told_as_it_lies_and_a_module_as_it_is_imported(tmp_path: pathlib.Path) -> None:
     assert candidates(shop(tmp_path, "src/shop/a.py"), []) == {"shop.a": "src/shop/a.py"}
 

@@ -113,11 +113,21 @@ SHOP = {
     "shop/broken.py": "import no_such_module\n",
     "shop/failing.py": "\ndef list_opts():\n    raise SystemExit(3)\n",
     "shop/deadly.py": "import os\nos._exit(9)\n",
+    "shop/needy.py": """
+        import sys
+        def list_opts():
+            return sys.modules["shop.opts"].list_opts()[:1]
+        """,
 }
-DECLARED = (
-    "[oslo.config.opts]\ngood = shop.opts:list_opts\nbroken = shop.broken:list_opts\n"
-    "failing = shop.failing:list_opts\nabsent = shop.opts:no_such\ndeadly = shop.deadly:list_opts\n"
-)
+DECLARED = """
+[oslo.config.opts]
+good = shop.opts:list_opts
+broken = shop.broken:list_opts
+failing = shop.failing:list_opts
+absent = shop.opts:no_such
+deadly = shop.deadly:list_opts
+a.needy = shop.needy:list_opts
+"""
 
 
 class Loaded:
@@ -141,7 +151,7 @@ def test_namespaces_that_cannot_be_loaded_are_named_and_the_others_are_listed(tm
     names = ["absent", "broken", "deadly", "failing", "good"]
     loaded = Loaded(tmp_path, names, {"deadly": "it ends the interpreter"})
     assert loaded.listing == {"good": [["g", ["a"]], ["None", ["b"]]]}
-    assert loaded.told == names
+    assert loaded.told == [*names, "absent", "broken", "failing"]
     troubles = {each["what"].split()[5]: (each["where"], each["why"]) for each in loaded.troubles}
     assert list(troubles) == ["absent", "broken", "deadly", "failing"]
     assert troubles["broken"] == (
@@ -155,6 +165,13 @@ def test_namespaces_that_cannot_be_loaded_are_named_and_the_others_are_listed(tm
     assert broken["what"] == "cannot load the entry point broken of oslo.config.opts"
     assert broken["outcome"] == "missing from the sample: every option of broken"
     assert broken["module"] == ""
+
+
+def test_what_needs_what_another_one_brings_along_is_loaded_all_the_same(tmp_path: pathlib.Path) -> None:
+    """os_brick.opts:set_defaults needs an option that its other namespace's module registers."""
+    loaded = Loaded(tmp_path, ["a.needy", "good"], {})
+    assert loaded.listing == {"a.needy": [["g", ["a"]]], "good": [["g", ["a"]], ["None", ["b"]]]}
+    assert loaded.troubles == []
 
 
 def test_without_a_namespace_there_is_nothing_to_list(tmp_path: pathlib.Path) -> None:

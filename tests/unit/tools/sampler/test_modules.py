@@ -132,7 +132,7 @@ def test_whatever_a_module_raises_it_is_that_modules_fault(modules: Shop) -> Non
     assert modules.options("interrupted", "asked_one") == {"asked_one": []}
     assert [(what, why) for what, why, _ in modules.troubles] == [
         ("cannot import interrupted", "KeyboardInterrupt"),
-        ("cannot ask asked_one for its options", "KeyboardInterrupt"),
+        ("cannot ask asked_one.list_opts() for options", "KeyboardInterrupt"),
     ]
 
 
@@ -166,9 +166,68 @@ def test_a_module_that_registers_on_request_is_asked(modules: Shop, signature: s
 def test_what_a_module_has_registered_it_is_not_asked_for_again(modules: Shop) -> None:
     modules.write(
         both="OPTIONS = [cfg.StrOpt('a')]\ncfg.ConfigOpts().register_opts(OPTIONS, 'g')\n"
-        "def list_opts():\n    raise ValueError\n"
+        "def register_opts(conf):\n    raise ValueError\n"
     )
     assert modules.options("both") == {"both": [("g", "a")]}
+    assert modules.troubles == []
+
+
+def test_a_module_that_has_registered_all_of_its_own_may_list_more(modules: Shop) -> None:
+    """Those of a library's helper, as nova's for keystoneauth. In another case it is the same group."""
+    modules.write(
+        both="OPTIONS = [cfg.StrOpt('a')]\ncfg.ConfigOpts().register_opts(OPTIONS, 'G')\n"
+        "def list_opts():\n    return {'g': [cfg.StrOpt('a'), cfg.StrOpt('b')], 'G': [cfg.StrOpt('b')]}\n"
+    )
+    assert modules.options("both") == {"both": [("G", "a"), ("g", "b")]}
+    assert modules.troubles == []
+
+
+def test_what_a_function_tells_of_other_modules_too_comes_once(modules: Shop) -> None:
+    """As oslo_middleware.opts, which tells copies of options that the others register when they are used."""
+    modules.write(
+        cors="import copy\nOPTIONS = [cfg.StrOpt('origin')]\n",
+        conf_opts="import copy, cors\n"
+        "def list_opts():\n    return [('cors', copy.deepcopy(cors.OPTIONS)), ('x', [cfg.StrOpt('a')])]\n",
+        last="def _list_opts():\n    return [('x', [cfg.StrOpt('a'), cfg.StrOpt('b')])]\n",
+    )
+    found = modules.options("conf_opts", "cors", "last")
+    assert found == {"conf_opts": [("cors", "origin"), ("x", "a")], "cors": [], "last": [("x", "b")]}
+    assert modules.troubles == []
+
+
+def test_in_a_module_called_opts_every_function_of_that_kind_is_asked(modules: Shop) -> None:
+    """As neutron.opts; elsewhere a function of such a name may be anything."""
+    text = (
+        "def list_agent_opts():\n    return [('g', [cfg.StrOpt('a')])]\n"
+        "def list_opts_cors():\n    return [('g', [cfg.StrOpt('b')])]\n"
+        "def list_all():\n    raise ValueError\ndef list_db_opts(engine):\n    raise ValueError\n"
+    )
+    modules.write(opts=text, other=text)
+    assert modules.options("opts", "other") == {"opts": [("g", "a"), ("g", "b")], "other": []}
+    assert modules.troubles == []
+
+
+@pytest.mark.parametrize("conf", ["cfg.ConfigOpts()", "conf"])
+def test_what_is_registered_again_and_again_comes_once(modules: Shop, conf: str) -> None:
+    """keystoneauth's helpers make new options each time that they are asked; so does castellan."""
+    modules.write(
+        again="conf = cfg.ConfigOpts()\nfor n in range(3):\n"
+        f"    {conf}.register_opt(cfg.StrOpt('a'), cfg.OptGroup('g'))\n"
+    )
+    assert modules.options("again") == {"again": [("g", "a")]}
+
+
+ODD = {
+    "class": "class Odd:\n    __class__ = property(lambda self: 1 / 0)\nODD = Odd()\n",
+    "list": "class Odd(list):\n    def __iter__(self):\n        raise SystemExit(1)\nODD = Odd()\n",
+    "attributes": "def __getattr__(name):\n    raise SystemExit(1)\n",
+}
+
+
+@pytest.mark.parametrize("what", list(ODD))
+def test_an_odd_object_is_in_nobodys_way(modules: Shop, what: str) -> None:
+    modules.write(odd=ODD[what] + "OPTIONS = [cfg.StrOpt('a')]\ncfg.ConfigOpts().register_opts(OPTIONS)\n")
+    assert modules.options("odd") == {"odd": [("None", "a")]}
     assert modules.troubles == []
 
 
@@ -225,10 +284,10 @@ def test_a_question_that_fails_is_named_with_the_options_that_nobody_tells_of_no
     assert modules.options("failing") == {"failing": [("DEFAULT", "b"), ("DEFAULT", "a_1")]}
     asked, guessed = modules.modules.troubles
     assert asked == {
-        "what": "cannot ask failing for its options",
+        "what": "cannot ask failing.list_opts() for options",
         "why": "ValueError: no",
         "where": "failing.py, line 4",
-        "outcome": "missing from the sample: a_1, b",
+        "outcome": "missing from the sample: what it would have told",
         "module": "",
     }
     assert guessed["outcome"] == "listed under [DEFAULT]: a_1, b"
@@ -238,7 +297,10 @@ def test_ways_out_of_a_question_are_none(modules: Shop) -> None:
     modules.write(leaving="def register_opts(conf):\n    raise SystemExit(3)\n")
     assert modules.options("leaving") == {"leaving": []}
     ((what, why, outcome),) = modules.troubles
-    assert (what, why) == ("cannot ask leaving for its options", "it ends the program (sys.exit(3))")
+    assert (what, why) == (
+        "cannot ask leaving.register_opts() for options",
+        "it ends the program (sys.exit(3))",
+    )
     assert outcome == "missing from the sample: what it would have told"
 
 

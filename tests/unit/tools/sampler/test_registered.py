@@ -138,12 +138,13 @@ def test_an_option_is_known_itself_and_its_place_by_its_name(registrations: Regi
     conf.register_opt(A)
     assert registrations.of(A)
     assert not registrations.of(cfg.StrOpt("a"))
-    assert registrations.know_place("g", cfg.StrOpt("b_c"))
-    assert registrations.know_place(cfg.OptGroup("g"), B)
-    assert not registrations.know_place("h", B)
-    assert not registrations.know_place("g", A)
+    assert not registrations.take_place("G", cfg.StrOpt("b_c"))
+    assert not registrations.take_place(cfg.OptGroup("g"), B)
+    assert registrations.take_place("h", B)
+    assert not registrations.take_place("h", B)
+    assert registrations.take_place("g", A)
     for default in (None, "DEFAULT", cfg.OptGroup("DEFAULT")):
-        assert registrations.know_place(default, A)
+        assert not registrations.take_place(default, A)
 
 
 def test_before_it_listens_nothing_is_heard() -> None:
