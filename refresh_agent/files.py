@@ -24,14 +24,15 @@ def open_regular(path: str, flags: int = 0) -> BufferedReader:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     try:
-        _refuse_special(os.fstat(descriptor).st_mode, path)
+        refuse_special(os.fstat(descriptor).st_mode, path)
         return open(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _refuse_special(mode: int, path: str) -> None:
+def refuse_special(mode: int, path: str) -> None:
+    """Raise OSError unless ``mode``, of ``path``, is that of a regular file."""
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(mode):

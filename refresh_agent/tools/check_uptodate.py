@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from refresh_agent.errors import ConfigError, ExitCode
-from refresh_agent.files import reason
+from refresh_agent.files import open_regular, reason
 from refresh_agent.tools import program
 from refresh_agent.tools.order import Order, fresh
 
@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _committed(path: str) -> str | None:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return file.read()
+        with open_regular(path) as file:
+            return file.read().decode(errors="surrogateescape")
     except FileNotFoundError:
         return None
     except OSError as error:

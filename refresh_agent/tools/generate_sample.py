@@ -5,7 +5,7 @@ import stat
 from collections.abc import Sequence
 
 from refresh_agent.errors import ConfigError, ExitCode
-from refresh_agent.files import reason, write_durably
+from refresh_agent.files import reason, refuse_special, write_durably
 from refresh_agent.tools import program
 from refresh_agent.tools.order import Order, fresh
 
@@ -36,13 +36,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(order: Order, text: str) -> None:
-    """A file that is there already keeps its mode; a link stays one."""
+    """A file that is there already keeps its mode; a link stays one; a device is no place for a file."""
     path = os.path.realpath(order.path)
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o644
-        write_durably(path, text.encode(), mode)
+        with program.uninterrupted():
+            write_durably(path, text.encode(), _mode(path))
     except OSError as error:
         raise ConfigError(f"{order.path} cannot be written: {reason(error)}") from error
+
+
+def _mode(path: str) -> int:
+    if not os.path.exists(path):
+        return 0o644
+    mode = os.stat(path).st_mode
+    refuse_special(mode, path)
+    return stat.S_IMODE(mode)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,9 @@ def extras(project: Project, files: Sequence[str], environment: Mapping[str, str
     """What these files and the project's own say, or else the ``environment``. Raises ConfigError."""
     own = os.path.join(project.base, "tools", "config", NAME)
     paths = [os.path.realpath(path) for path in (*files, own) if os.path.exists(path)]
+    for path in paths:
+        if not os.path.isfile(path):
+            raise ConfigError(f"{path} cannot be read: it is not a regular file")
     if not paths and not set(VARIABLES) & set(environment):
         return Extras()
     own_rc = {"BASH_ENV", "ENV"}  # bash itself would read them

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from refresh_agent.errors import ConfigError
-from refresh_agent.files import reason
+from refresh_agent.files import open_regular, reason
 from refresh_agent.tools import generator_rc
 from refresh_agent.tools.candidates import candidates, excluded_modules, options_in, unused
 from refresh_agent.tools.project import Project, normal
@@ -131,8 +131,8 @@ def _snippets(order: Order) -> str:
 
 def _snippet(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        with open_regular(path) as file:
+            text = file.read().decode()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {reason(error)}") from error
     except UnicodeDecodeError as error:
@@ -142,7 +142,7 @@ def _snippet(path: str) -> str:
 
 def interpreter(given: str | None, environment: Mapping[str, str]) -> str:
     """The one that has the project's packages: as given, or the active virtual environment's, or our own."""
-    active = os.path.join(environment.get("VIRTUAL_ENV", ""), "bin", "python")
+    active = os.path.abspath(os.path.join(environment.get("VIRTUAL_ENV", ""), "bin", "python"))
     if given is None:
         return active if environment.get("VIRTUAL_ENV") and os.access(active, os.X_OK) else sys.executable
     return os.path.abspath(given) if os.sep in given else given

@@ -1,12 +1,13 @@
 """The command line that both commands share, and how they talk."""
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from refresh_agent import __version__
@@ -24,9 +25,12 @@ CALLED = "CONFIG_SAMPLE_CALLED"
 """Environment variable in which the shell scripts say by which path they were called."""
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def run(main: Callable[[], int]) -> int:
     """What the installed command calls: ``main``, with what went wrong told in a line."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, _end)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ``| head`` is no reason for a traceback
     _open_standard_streams()
@@ -50,6 +54,16 @@ def _flushed(code: int) -> int:
 def _end(number: int, _frame: object) -> None:
     """Those that were started end with us, and without a word."""
     raise SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """What would end us meanwhile does it afterwards: no half of anything stays."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _open_standard_streams() -> None:
@@ -131,7 +145,7 @@ def _near(path: str) -> str:
 
 def _rc_files(given: Sequence[str]) -> list[str]:
     for path in given:
-        if not os.path.exists(path) or os.path.isdir(path):
+        if not os.path.isfile(path):
             raise ConfigError(
                 f"{path} is not a file: --rc takes a shell script, as {generator_rc.NAME} is one"
             )

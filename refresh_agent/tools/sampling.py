@@ -1,8 +1,10 @@
 """Has the project's own interpreter look for options, and tells what came of it."""
 
+import itertools
 import json
 import os
 import pathlib
+import select
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -20,7 +22,10 @@ PROCESSORS = ({"first": 2, "second": 16}, {"first": 4, "second": 8})
 of its own bounds then; the second pair is for options that bound theirs more closely."""
 
 GRACE = 1.0
-"""Seconds for an interpreter to end by itself once it has answered."""
+"""Seconds for an interpreter to end by itself once it has answered, or closed what it answers on."""
+
+MOST_LINES = 1_000_000
+"""That an interpreter says: one for each module, and its answer. More come from no interpreter."""
 
 SAMPLER = str(pathlib.Path(__file__).resolve().parent / "sampler" / "__main__.py")
 CHECKOUT = str(pathlib.Path(__file__).resolve().parents[2])
@@ -126,17 +131,16 @@ def _ask(request: Request) -> dict[str, Any] | _Ended:
 def _heard(first: "subprocess.Popen[bytes]") -> dict[str, Any] | _Ended:
     """Its answer; what comes after that does not count, such as an exit that takes its time."""
     during = ""
-    for line in first.stdout or ():
+    for line in itertools.islice(first.stdout or (), MOST_LINES):
         said = _parsed(line)
         if isinstance(said, str):
             during = said
         elif isinstance(said, dict) and "second" in said:
             return _Ended(said["second"], "on one of the two machines that it is shown")
         elif isinstance(said, dict):
-            with suppress(subprocess.TimeoutExpired):
-                first.wait(GRACE)
+            _wait(first, GRACE)
             return said
-    return _Ended(during, _how(first.wait()))
+    return _Ended(during, _how(first) if _wait(first, GRACE) else "by us, since it does not answer")
 
 
 def _parsed(line: bytes) -> object:
@@ -159,6 +163,7 @@ def _start(
 ) -> "subprocess.Popen[bytes]":
     descriptor = document.fileno()
     try:
+        # A session of its own: what modules start and leave running ends with it, and no terminal is asked.
         return subprocess.Popen(
             [request.python, SAMPLER, str(descriptor), machine],
             stdin=stdin,
@@ -167,6 +172,7 @@ def _start(
             env=_environment(request.environment, machine),
             cwd=request.content["base"],
             pass_fds=(descriptor,),
+            start_new_session=True,
         )
     except OSError as error:
         raise ConfigError(f"{request.python} cannot be started: {error.strerror}: {WANTED}") from error
@@ -186,17 +192,27 @@ def _environment(wanted: Mapping[str, str], machine: str) -> dict[str, str]:
     return found | FIXED | MACHINES[machine].environment() | seed
 
 
+def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Has it ended by then? Its number stays its own, and that of its session, until ``_end``."""
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
+
+
 def _end(process: "subprocess.Popen[bytes]") -> None:
     if process.stdout is not None:
         process.stdout.close()
-    with suppress(ProcessLookupError):
-        process.kill()
+    os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _how(status: int) -> str:
-    if status < 0:
-        with suppress(ValueError):  # a real-time signal has no name
-            return signal.Signals(-status).name
-        return f"signal {-status}"
-    return f"exit code {status}"
+def _how(process: "subprocess.Popen[bytes]") -> str:
+    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None  # it is waited for
+    if ended.si_code == os.CLD_EXITED:
+        return f"exit code {ended.si_status}"
+    with suppress(ValueError):  # a real-time signal has no name
+        return signal.Signals(ended.si_status).name
+    return f"signal {ended.si_status}"

@@ -261,6 +261,22 @@ def test_a_sample_that_is_a_directory(tmp_path: pathlib.Path, tools: Tools, prog
     assert line.endswith(": Is a directory")
 
 
+@pytest.mark.parametrize("program", ["generate", "check"])
+@pytest.mark.parametrize(
+    "name", ["etc/shop.conf.sample", "tools/config/a.conf.sample", "tools/config/oslo.config.generator.rc"]
+)
+def test_a_fifo_is_not_waited_for_and_stays_what_it_is(project: Project, name: str, program: str) -> None:
+    """Nor would a device: a sample that was a link to /dev/null has taken its place."""
+    for file in ("etc/shop.conf.sample", "tools/config/remark"):
+        project.file(file, "")
+    (project.base / name).unlink(missing_ok=True)
+    os.mkfifo(project.base / name)
+    (line,) = project.run(getattr(project.tools, program), status=2).stderr.splitlines()
+    assert f"{name} cannot be " in line
+    assert line.endswith("is not a regular file")
+    assert (project.base / name).is_fifo()
+
+
 @either_way
 @pytest.mark.parametrize(("program", "mode"), [("generate", 0o500), ("generate", 0), ("check", 0)])
 def test_an_output_directory_that_is_closed(

@@ -3,6 +3,7 @@
 # What it runs is refresh-agent's: of the checkout that this file lies in, or else installed for PYTHON. That is
 # then also the interpreter that imports the project, unless --python names another one.
 set -euo pipefail
+trap 'exit 130' INT
 python=${PYTHON:-python3}
 [ -z "${PYTHON:-}" ] || unset VIRTUAL_ENV
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)

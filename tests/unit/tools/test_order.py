@@ -238,6 +238,7 @@ def test_the_interpreter_is_the_given_one_or_that_of_the_active_environment_or_o
     assert interpreter("/usr/bin/python3", active) == "/usr/bin/python3"
     monkeypatch.chdir(tmp_path)
     assert interpreter("bin/../bin/python", active) == str(python)
+    assert interpreter(None, {"VIRTUAL_ENV": "bin/.."}) == str(python)
 
 
 def test_an_exclusion_that_excludes_nothing_is_told(shop: Shop) -> None:

@@ -197,6 +197,20 @@ def test_a_signal_ends_a_command_as_the_shell_expects_it_and_without_a_word(
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_must_not_be_left_half_done_comes_before_the_end() -> None:
+    done = []
+
+    def main() -> int:
+        with program.uninterrupted():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("the rest")
+        return 0
+
+    with pytest.raises(SystemExit) as ended:
+        program.run(main)
+    assert (ended.value.code, done) == (128 + signal.SIGTERM, ["the rest"])
+
+
 def test_a_command_can_print_everything(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -12,7 +12,9 @@ from refresh_agent.errors import ConfigError
 from refresh_agent.tools import sampling
 from refresh_agent.tools.sampler.identity import MACHINES
 from refresh_agent.tools.sampling import CHECKOUT, WANTED, Request, Sample, Trouble, sample
+from tests.processes import alive
 from tests.unit.tools.support import interpreter, trouble
+from tests.waiting import eventually
 
 
 class Asker:
@@ -148,6 +150,29 @@ def test_no_process_and_no_descriptor_is_left_behind(asker: Asker) -> None:
     numbers = json.loads(asker.ask(body).text)
     assert [os.path.exists(f"/proc/{number}") for number in numbers] == [False, False]
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_what_a_module_has_started_ends_with_the_interpreter(asker: Asker) -> None:
+    """It would hold the standard error of who has called us, and ``$(…)`` would never end."""
+    body = """
+        import subprocess
+        child = subprocess.Popen(["sleep", "1000"])
+        answer(str(child.pid)) if machine == "first" else tell({})
+        """
+    started = int(asker.ask(body).text)
+    eventually(lambda: not alive(started))
+
+
+@pytest.mark.parametrize("body", ["tell('a'); os.close(1); signal.pause()", "while True: print('y')"])
+def test_what_does_not_answer_and_goes_on_is_ended(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr(sampling, "GRACE", 0.01)
+    monkeypatch.setattr(sampling, "MOST_LINES", 100)
+    said = asker.refused(body)
+    assert (
+        said == f"{asker.python} ended (by us, since it does not answer) before it had any answer: {WANTED}"
+    )
 
 
 # --- its environment ---------------------------------------------------------------------------------------
