@@ -11,8 +11,8 @@ from refresh_agent.tools.project import Project, parsed
 MARK = re.compile(rb"Opt\(|^def _?list_opts\(", re.MULTILINE)
 """generate_sample.sh: ``grep -l "Opt("``. And a function that only puts together what others define."""
 
-LISTS = "opts.py"
-"""OpenStack's custom: where several such functions are."""
+MARK_IN_OPTS = re.compile(rb"^def _?list_(\w+_)?opts", re.MULTILINE)
+"""OpenStack's custom: a module called opts may have several such functions."""
 
 OPTION = re.compile(r"(?<!Deprecated)(?<!SubCommand)Opt\(\s*(?:name\s*=\s*)?['\"]([\w.-]+)['\"]")
 OPTIONS_CLASS = re.compile(r"(?!.*(Deprecated|SubCommand))\w*Opt")
@@ -26,13 +26,15 @@ def candidates(project: Project, excluded: Sequence[str]) -> dict[str, str]:
     found = {}
     for path in _files(project.package_path):
         file = os.path.relpath(path, project.base)
-        if not is_excluded(file, excluded) and _may_tell(path):
-            found[module_of(project, path)] = file
+        module = module_of(project, path)
+        if not is_excluded(file, excluded) and _may_tell(module, _content(path)):
+            found[module] = file
     return dict(sorted(found.items()))
 
 
-def _may_tell(path: str) -> bool:
-    return os.path.basename(path) == LISTS or MARK.search(_content(path)) is not None
+def _may_tell(module: str, content: bytes) -> bool:
+    lists = module.rpartition(".")[2] == "opts" and MARK_IN_OPTS.search(content)
+    return bool(lists or MARK.search(content))
 
 
 def excluded_modules(project: Project, excluded: Sequence[str]) -> list[str]:

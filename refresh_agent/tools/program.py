@@ -25,7 +25,7 @@ CALLED = "CONFIG_SAMPLE_CALLED"
 """Environment variable in which the shell scripts say by which path they were called."""
 
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(main: Callable[[], int]) -> int:
@@ -33,6 +33,7 @@ def run(main: Callable[[], int]) -> int:
     for number in ENDING:
         signal.signal(number, _end)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ``| head`` is no reason for a traceback
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would let go of who has ended
     _open_standard_streams()
     try:
         return _flushed(main())

@@ -7,8 +7,8 @@ import pathlib
 import select
 import signal
 import subprocess
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,10 @@ GRACE = 1.0
 """Seconds for an interpreter to end by itself once it has answered, or closed what it answers on."""
 
 MOST_LINES = 1_000_000
-"""That an interpreter says: one for each module, and its answer. More come from no interpreter."""
+MOST_BYTES = 2**28
+"""Of what an interpreter says: a line for each module, and its answer. More comes from no interpreter."""
+
+Process = subprocess.Popen[bytes]
 
 SAMPLER = str(pathlib.Path(__file__).resolve().parent / "sampler" / "__main__.py")
 CHECKOUT = str(pathlib.Path(__file__).resolve().parents[2])
@@ -121,17 +124,17 @@ def _ask(request: Request) -> dict[str, Any] | _Ended:
         try:
             first = _start(request, document, "first", second.stdout, None)
             try:
-                return _heard(first)
+                return _heard(first, second)
             finally:
                 _end(first)
         finally:
             _end(second)
 
 
-def _heard(first: "subprocess.Popen[bytes]") -> dict[str, Any] | _Ended:
+def _heard(first: Process, second: Process) -> dict[str, Any] | _Ended:
     """Its answer; what comes after that does not count, such as an exit that takes its time."""
     during = ""
-    for line in itertools.islice(first.stdout or (), MOST_LINES):
+    for line in itertools.islice(_lines(first, second), MOST_LINES):
         said = _parsed(line)
         if isinstance(said, str):
             during = said
@@ -141,6 +144,24 @@ def _heard(first: "subprocess.Popen[bytes]") -> dict[str, Any] | _Ended:
             _wait(first, GRACE)
             return said
     return _Ended(during, _how(first) if _wait(first, GRACE) else "by us, since it does not answer")
+
+
+def _lines(first: Process, second: Process) -> Iterator[bytes]:
+    """What the first one says. Children that were forked hold the ends of pipes: they do not count."""
+    assert first.stdout is not None
+    answers, rest = first.stdout.fileno(), b""
+    with _watched(first) as first_ended, _watched(second) as second_ended:
+        awaited = [answers, first_ended, second_ended]
+        while len(rest) < MOST_BYTES:
+            ready = select.select(awaited, [], [])[0]
+            if second_ended in ready:
+                _kill(second)  # the first one may wait for more than it will ever hear
+                awaited.remove(second_ended)
+            elif answers in ready and (said := os.read(answers, 2**16)):
+                *lines, rest = (rest + said).split(b"\n")
+                yield from lines
+            else:
+                return
 
 
 def _parsed(line: bytes) -> object:
@@ -158,9 +179,7 @@ def _readable(text: str) -> Any:
     return file
 
 
-def _start(
-    request: Request, document: Any, machine: str, stdin: Any, stderr: Any
-) -> "subprocess.Popen[bytes]":
+def _start(request: Request, document: Any, machine: str, stdin: Any, stderr: Any) -> Process:
     descriptor = document.fileno()
     try:
         # A session of its own: what modules start and leave running ends with it, and no terminal is asked.
@@ -192,23 +211,35 @@ def _environment(wanted: Mapping[str, str], machine: str) -> dict[str, str]:
     return found | FIXED | MACHINES[machine].environment() | seed
 
 
-def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+def _wait(process: Process, seconds: float) -> bool:
     """Has it ended by then? Its number stays its own, and that of its session, until ``_end``."""
+    with _watched(process) as ended:
+        return bool(select.select([ended], [], [], seconds)[0])
+
+
+@contextmanager
+def _watched(process: Process) -> Iterator[int]:
+    """A descriptor that can be read once the process has ended."""
     descriptor = os.pidfd_open(process.pid)
     try:
-        return bool(select.select([descriptor], [], [], seconds)[0])
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: Process) -> None:
     if process.stdout is not None:
         process.stdout.close()
-    os.killpg(process.pid, signal.SIGKILL)
+    _kill(process)
     process.wait()
 
 
-def _how(process: "subprocess.Popen[bytes]") -> str:
+def _kill(process: Process) -> None:
+    """With all that is in its session."""
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def _how(process: Process) -> str:
     ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert ended is not None  # it is waited for
     if ended.si_code == os.CLD_EXITED:

@@ -293,6 +293,15 @@ def test_an_output_directory_that_is_closed(
     assert [path.name for path in project.sample.parent.iterdir()] == ["shop.conf.sample"]
 
 
+@pytest.mark.parametrize("program", ["generate", "check"])
+def test_an_interrupt_at_the_very_beginning_is_told_as_one(project: Project, program: str) -> None:
+    """Not as a Python that does not do, and not with the exit code of a sample that is stale."""
+    python = project.file("python", "#!/bin/sh\nkill -INT $PPID\nexit 1\n")
+    python.chmod(0o755)
+    ended = project.run(getattr(project.tools, program), status=130, env={"PYTHON": str(python)})
+    assert ended.stderr == ""
+
+
 @pytest.mark.parametrize("script", ["generate_sample.sh", "check_uptodate.sh"])
 @pytest.mark.parametrize("python", ["/bin/false", "no-such-python", "{base}/bin/python3"])
 def test_scripts_say_which_python_they_need(project: Project, script: str, python: str) -> None:

@@ -105,12 +105,11 @@ class Namespaces:
         """Those that can be loaded; the other ones are ``troubles``.
 
         oslo-config-generator loads all before it asks any, and one may need what another one brings along, as
-        os_brick's does: what fails is tried again when the others are there.
+        os_brick's does: what fails is tried again when others are there.
         """
         wrong = {name: trouble for name in names for trouble in self._trouble(name, fatal.get(name))}
-        for name in [name for name in wrong if name not in fatal]:
-            if not self._trouble(name, None):
-                del wrong[name]
+        while mended := [name for name in wrong if name not in fatal and not self._trouble(name, None)]:
+            wrong = {name: wrong[name] for name in wrong if name not in mended}
         self.troubles.extend(wrong.values())
         good = [name for name in names if name not in wrong]
         return list(generator._list_opts(good)) if good else []  # noqa: SLF001 - it has no public name

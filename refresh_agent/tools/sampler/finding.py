@@ -35,7 +35,11 @@ def find(request: dict[str, Any], told: Callable[[str], None]) -> Found:
     loaded = modules.load(list(dict.fromkeys(names)), request["fatal"])
     more = modules.listing(loaded, wanted)
     troubles = [*unknown, *namespaces.troubles, *modules.troubles]
-    troubles += _idle(request["modules"], [name for name, groups in more if groups], troubles)
+    troubles += [
+        trouble(f"no options of {module.__name__}", "it defines and registers none", missing("them"))
+        for module in loaded
+        if module.__name__ in request["modules"] and modules.says_nothing(module)
+    ]
     whole = generator._cleanup_opts([*listing, *more])  # noqa: SLF001 - as its _list_opts does
     # Else it is the order of directories on the disk, which every format but ini shows.
     whole.sort(key=operator.itemgetter(0))
@@ -56,19 +60,6 @@ def _libraries(names: list[str]) -> tuple[list[str], list[Trouble]]:
     unknown = [name for name in names if not found[name]]
     troubles = [trouble(f"no library {name}", why, missing("its options")) for name in unknown]
     return [namespace for each in found.values() for namespace in each], troubles
-
-
-def _idle(asked_for: list[str], listed: list[str], troubles: list[Trouble]) -> list[Trouble]:
-    """Modules that were asked for in vain, and nobody has said so."""
-    told = {each["module"] for each in troubles}
-    idle = [
-        name
-        for name in asked_for
-        if name not in told and not any(f"{each}.".startswith(f"{name}.") for each in listed)
-    ]
-    return [
-        trouble(f"no options of {name}", "it defines and registers none", missing("them")) for name in idle
-    ]
 
 
 def _wanted(request: dict[str, Any], names: list[str], declared: bool) -> Callable[[str], bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import importlib
 import inspect
 import re
@@ -15,7 +16,7 @@ from typing import Any, Callable
 from oslo_config import cfg
 
 from .marking import Listing
-from .registered import Registrations, in_files
+from .registered import Registrations, in_files, in_place
 from .trouble import Trouble, missing, place, reason, trouble
 from .written import source, written
 
@@ -39,6 +40,8 @@ class Modules:
         self._base = base
         self._told = told
         self._broken: set[str] = set()
+        self._silenced: set[str] = set()
+        self._answers: dict[str, Pairs] = {}
 
     def load(self, names: list[str], fatal: dict[str, str]) -> list[ModuleType]:
         """Import each, but those that are known to end the interpreter: ``fatal`` says how."""
@@ -62,54 +65,89 @@ class Modules:
         """What these define, and what ``wanted`` others, imported by them, have registered."""
         for module in modules:
             self._have_registered(module)
-        found = {module.__name__: self._listed(module) for module in modules}
+        self._answers = {module.__name__: self._answered(module) for module in modules}
         others: list[Any] = [sys.modules[name] for name in sorted(sys.modules) if wanted(name)]
         every = {id(module): module for module in [*modules, *others] if isinstance(module, ModuleType)}
         places = _places(every.values())
-        copies = [option for pairs in found.values() for _, option in pairs]
-        for module in modules:
-            told = {id(option) for pairs in found.values() for _, option in pairs}
-            found[module.__name__] += self._guessed(_but(self._loose(module), told, copies), module, places)
         listed = {name for name in self._registrations.modules() if wanted(name) and name not in self._broken}
-        listed.update(found)
+        listed.update(self._answers)
+        found = self._fresh(listed)
+        told = {id(option) for pairs in self._answers.values() for _, option in pairs}
+        for module in modules:
+            guessed = self._guessed(module, told, places)
+            told.update(id(option) for _, option in guessed)
+            found[module.__name__] += guessed
         for module in modules:
             found[module.__name__] += self._registered_for(module, listed)
         for name in listed:
             found[name] = self._registrations.by(name) + found.get(name, [])
         return [(name, [(group, [option]) for group, option in found[name]]) for name in sorted(found)]
 
+    def says_nothing(self, module: ModuleType) -> bool:
+        """Has it no options at all, as far as it could be asked?"""
+        name = module.__name__
+        below = any(f"{each}.".startswith(f"{name}.") for each in self._registrations.modules())
+        return not (below or self._answers[name] or _own(module) or name in self._silenced)
+
     def _have_registered(self, module: ModuleType) -> None:
         """OpenStack's custom: ``register_opts(conf)``, if an import alone registers nothing, or not all."""
         complete = self._registrations.by(module.__name__) and not self._loose(module)
-        if not complete and not _listers(module) and _takes(module, "register_opts", 1):
+        if not complete and not _takes(module, "list_opts", 0) and _takes(module, "register_opts", 1):
             with self._asking(module, "register_opts"):
                 module.register_opts(cfg.ConfigOpts())  # the registrations hear of it
 
-    def _listed(self, module: ModuleType) -> Pairs:
-        """What its functions for entry points tell that nobody has registered, nor another one told."""
+    def _answered(self, module: ModuleType) -> Pairs:
+        """What its functions for entry points tell."""
         told: Pairs = []
         for name in _listers(module):
             with self._asking(module, name):
-                told += _pairs(vars(module)[name]())
-        return [pair for pair in told if self._registrations.take_place(*pair)]
+                told += _told_by(name, vars(module)[name]())
+        return told
+
+    def _fresh(self, listed: set[str]) -> dict[str, Pairs]:
+        """Of the answers, what nobody ``listed`` has registered, and no other one has told the same way."""
+        registered = self._registrations.places(listed)
+        told: dict[tuple[str, str], list[Any]] = {}
+        found: dict[str, Pairs] = {}
+        for name, pairs in self._answers.items():
+            found[name] = []
+            for group, option in pairs:
+                alike = told.setdefault(in_place(group, option), [])
+                if in_place(group, option) not in registered and option not in alike:
+                    alike.append(option)
+                    found[name].append((group, option))
+        return found
 
     @contextlib.contextmanager
     def _asking(self, module: ModuleType, name: str) -> Iterator[None]:
         try:
             yield
         except BaseException as error:  # noqa: BLE001 - it is the project's code
+            self._silenced.add(module.__name__)
             what = f"cannot ask {module.__name__}.{name}() for options"
             lacks = missing("what it would have told")
             self.troubles.append(trouble(what, reason(error), lacks, "", place(error, self._base)))
 
-    def _guessed(self, loose: list[Any], module: ModuleType, places: dict[int, list[str]]) -> Pairs:
+    def _guessed(self, module: ModuleType, told: set[int], places: dict[int, list[str]]) -> Pairs:
         """Options that nobody has put into a group yet. ``places``: where they will be put, by their id."""
+        copies = self._copies(module)
+        loose = [each for each in self._loose(module) if id(each) not in told and each not in copies]
         nowhere = [option for option in loose if id(option) not in places]
         if nowhere:
             what = f"{module.__name__} does not register all of its options when it is imported"
             listed = f"listed under [DEFAULT]: {_names(nowhere)}"
             self.troubles.append(trouble(what, "their group cannot be known", listed))
         return [(group, option) for option in loose for group in places.get(id(option), ["DEFAULT"])]
+
+    def _copies(self, module: ModuleType) -> list[Any]:
+        """What the module itself has told, and those that import it, as oslo_middleware.opts does."""
+        own = module.__name__.rpartition(".")[2]
+        tellers = [
+            name
+            for name in self._answers
+            if name == module.__name__ or own in _import_words(sys.modules.get(name))
+        ]
+        return [option for name in tellers for _, option in self._answers[name]]
 
     def _registered_for(self, module: ModuleType, listed: set[str]) -> Pairs:
         """A module's own options that somebody else has registered, such as a library's helper."""
@@ -142,14 +180,6 @@ def _options(value: Any) -> list[Any]:
         return []
 
 
-def _but(options: list[Any], told: set[int], copies: list[Any]) -> list[Any]:
-    """Those that were not ``told``, by their id, and that no function has told a copy of."""
-    alike: dict[str, list[Any]] = {}
-    for copy in copies:
-        alike.setdefault(copy.dest, []).append(copy)
-    return [each for each in options if id(each) not in told and each not in alike.get(each.dest, [])]
-
-
 def _places(modules: Iterable[ModuleType]) -> dict[int, list[str]]:
     """Id of an option → the groups that a function of one of the modules would register it in."""
     found: dict[int, list[str]] = {}
@@ -162,8 +192,21 @@ def _places(modules: Iterable[ModuleType]) -> dict[int, list[str]]:
 
 def _imported(module: ModuleType) -> set[str]:
     """The names that a module has from elsewhere."""
-    statements = [node for node in ast.walk(source(module)) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    return {alias.asname or alias.name for statement in statements for alias in statement.names}
+    return {alias.asname or alias.name for statement in _imports(module) for alias in statement.names}
+
+
+@functools.cache
+def _import_words(module: ModuleType | None) -> set[str]:
+    """Every word in the import statements of a module, also of those in its functions."""
+    statements = _imports(module) if module is not None else []
+    names = [alias.name for statement in statements for alias in statement.names]
+    names += [getattr(statement, "module", None) or "" for statement in statements]
+    return {word for name in names for word in name.split(".")}
+
+
+@functools.cache
+def _imports(module: ModuleType) -> list[ast.Import | ast.ImportFrom]:
+    return [node for node in ast.walk(source(module)) if isinstance(node, (ast.Import, ast.ImportFrom))]
 
 
 def _listers(module: ModuleType) -> list[str]:
@@ -178,17 +221,32 @@ def _takes(module: ModuleType, name: str, count: int) -> bool:
     function = vars(module).get(name)
     if not inspect.isfunction(function) or function.__module__ != module.__name__:
         return False
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except BaseException:  # noqa: BLE001 - somebody has given it a signature of its own
+        return False
     needed = [each for each in parameters if each.default is each.empty and "VAR" not in each.kind.name]
     return len(needed) == count
 
 
-def _pairs(listed: Any) -> Iterator[tuple[Any, Any]]:
-    """Of a mapping or of pairs, as both are usual."""
-    for group, options in listed.items() if hasattr(listed, "items") else listed:
-        for option in options:
-            if in_files(option):
-                yield group, option
+def _told_by(name: str, listed: Any) -> Pairs:
+    """One that is not called ``list_opts`` may be anything: an answer of another kind does not count."""
+    try:
+        return _pairs(listed)
+    except (TypeError, ValueError):
+        if LIST_OPTS.fullmatch(name):
+            raise
+        return []
+
+
+def _pairs(listed: Any) -> Pairs:
+    """Of a mapping or of pairs, as both are usual; of nothing, none. Raises TypeError or ValueError."""
+    every = listed.items() if hasattr(listed, "items") else listed or ()
+    pairs = [(group, option) for group, options in every for option in options]
+    for _, option in pairs:
+        if not isinstance(option, cfg.Opt):
+            raise TypeError(f"it tells of {type(option).__name__}, which is no option")
+    return [(group, option) for group, option in pairs if in_files(option)]
 
 
 def _names(options: list[Any]) -> str:

@@ -31,7 +31,6 @@ class Registrations:
         self._libraries = libraries
         self._seen: list[Registration] = []
         self._groups: dict[str, Any] = {}
-        self._places: set[tuple[str, str]] = set()
         self._by_identity: dict[int, list[Registration]] = {}
 
     def listen(self) -> None:
@@ -40,9 +39,10 @@ class Registrations:
         @functools.wraps(register_opt)
         def note_option(conf: Any, option: Any, group: Any = None, *rest: Any, **more: Any) -> Any:
             module = self._credited(_callers(sys._getframe(1)))  # noqa: SLF001 - the only way to ask who calls
+            answer = register_opt(conf, option, group, *rest, **more)  # which may refuse it
             if module is not None and in_files(option):
                 self._note(Registration(module, group, option))
-            return register_opt(conf, option, group, *rest, **more)
+            return answer
 
         @functools.wraps(register_group)
         def note_group(conf: Any, group: Any) -> Any:
@@ -60,7 +60,7 @@ class Registrations:
         Of one name in one group there is one, however often the module registers it.
         """
         own = [seen for seen in self._seen if seen.module == module]
-        places = {_place(seen.group, seen.option): (self._group(seen.group), seen.option) for seen in own}
+        places = {in_place(seen.group, seen.option): (self._group(seen.group), seen.option) for seen in own}
         return list(places.values())
 
     def modules(self) -> list[str]:
@@ -70,11 +70,9 @@ class Registrations:
         """(module, group): who has registered this very option, and where."""
         return [(seen.module, self._group(seen.group)) for seen in self._by_identity.get(id(option), [])]
 
-    def take_place(self, group: Any, option: Any) -> bool:
-        """Is it the first option of this name in this group? A copy of one is another object."""
-        places = len(self._places)
-        self._places.add(_place(group, option))
-        return len(self._places) > places
+    def places(self, modules: set[str]) -> set[tuple[str, str]]:
+        """Where these have registered options. A copy of one is another object in the same place."""
+        return {in_place(seen.group, seen.option) for seen in self._seen if seen.module in modules}
 
     def _credited(self, callers: list[str]) -> str | None:
         """The module whose registration it is: of a library that only helps, the one that it helps."""
@@ -85,7 +83,6 @@ class Registrations:
     def _note(self, registration: Registration) -> None:
         self._seen.append(registration)  # which keeps the option, so that no other one gets its id
         self._by_identity.setdefault(id(registration.option), []).append(registration)
-        self._places.add(_place(registration.group, registration.option))
 
     def _group(self, group: Any) -> Any:
         return self._groups.get(_name(group), group)
@@ -96,8 +93,8 @@ def in_files(option: Any) -> bool:
     return not isinstance(option, cfg.SubCommandOpt)
 
 
-def _place(group: Any, option: Any) -> tuple[str, str]:
-    """In a file the case of a group's name does not matter."""
+def in_place(group: Any, option: Any) -> tuple[str, str]:
+    """Group and name as a file has them: the case of a group's name does not matter there."""
     return _name(group).lower(), option.dest
 
 

@@ -29,11 +29,17 @@ def test_modules_with_options_are_found_in_the_order_of_their_names(tmp_path: pa
 
 
 def test_modules_that_only_tell_of_others_are_found(tmp_path: pathlib.Path) -> None:
-    read = shop(
-        tmp_path, "shop/opts.py", "shop/conf/opts.py", text="def list_all():\n    return others.ALL\n"
+    read = shop(tmp_path, "shop/opts.py", "shop/conf/opts.py", text="def list_web_opts():\n")
+    tree(
+        tmp_path,
+        {
+            "shop/listing.py": "def _list_opts():\n",
+            "shop/db/opts/__init__.py": "def list_opts():\n",
+            "shop/cli/opts.py": "import click\n",
+            "shop/none.py": "def list_web_opts():\n  list_opts()\n",
+        },
     )
-    tree(tmp_path, {"shop/listing.py": "def _list_opts():\n", "shop/none.py": "def f():\n  list_opts()\n"})
-    assert list(candidates(read, [])) == ["shop.conf.opts", "shop.listing", "shop.opts"]
+    assert list(candidates(read, [])) == ["shop.conf.opts", "shop.db.opts", "shop.listing", "shop.opts"]
 
 
 def test_below_src_a_file_is_told_as_it_lies_and_a_module_as_it_is_imported(tmp_path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import stat
 
 import pytest
@@ -57,6 +58,20 @@ def test_a_link_stays_one(shop: Shop, there: bool) -> None:
     assert shop.generate("answer('new\\n')") == 0
     assert os.readlink(shop.sample) == "../real"
     assert (shop.base / "real").read_text() == "new\n"
+
+
+def test_a_signal_waits_until_the_file_is_whole(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = generate_sample.write_durably
+
+    def interrupted(path: str, data: bytes, mode: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        whole(path, data, mode)
+
+    monkeypatch.setattr(generate_sample, "write_durably", interrupted)
+    with pytest.raises(SystemExit):
+        shop.generate("answer('new')")
+    assert shop.sample.read_text() == "new"
+    assert shop.left_over() == ["remark", "shop.conf.sample"]
 
 
 def test_something_that_is_missing_is_a_warning(shop: Shop) -> None:

@@ -21,7 +21,8 @@ def base(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
     monkeypatch.chdir(base)
     monkeypatch.setattr(sys, "argv", ["/a bin/refresh-agent-config-sample"])
     monkeypatch.delenv(program.CALLED, raising=False)
-    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    for name in ("VIRTUAL_ENV", "PYTHON"):
+        monkeypatch.delenv(name, raising=False)
     return base
 
 
@@ -124,10 +125,12 @@ def test_help_names_every_option(word: str, capsys: pytest.CaptureFixture[str]) 
         assert f" {option}" in told
 
 
-@pytest.mark.parametrize("kind", ["missing", "directory"])
+@pytest.mark.parametrize("kind", ["missing", "directory", "fifo"])
 def test_an_rc_file_that_is_given_has_to_be_there(base: pathlib.Path, kind: str) -> None:
     if kind == "directory":
         (base / "my.rc").mkdir()
+    elif kind == "fifo":
+        os.mkfifo(base / "my.rc")
     with pytest.raises(ConfigError, match=r"^my\.rc is not a file: --rc takes a shell script"):
         order("--rc", "my.rc")
 
@@ -183,7 +186,7 @@ def test_what_goes_wrong_is_told_in_a_line(
     assert capsys.readouterr() == ("", "refresh-agent-config-sample: error: a is wrong\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", program.ENDING)
 def test_a_signal_ends_a_command_as_the_shell_expects_it_and_without_a_word(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,13 +3,14 @@
 import json
 import os
 import pathlib
+import signal
 import sys
 from typing import Any
 
 import pytest
 
 from refresh_agent.errors import ConfigError
-from refresh_agent.tools import sampling
+from refresh_agent.tools import program, sampling
 from refresh_agent.tools.sampler.identity import MACHINES
 from refresh_agent.tools.sampling import CHECKOUT, WANTED, Request, Sample, Trouble, sample
 from tests.processes import alive
@@ -161,6 +162,42 @@ def test_what_a_module_has_started_ends_with_the_interpreter(asker: Asker) -> No
         """
     started = int(asker.ask(body).text)
     eventually(lambda: not alive(started))
+
+
+def test_no_terminal_is_asked_while_modules_are_imported(asker: Asker) -> None:
+    session, own = asker.told("[os.getsid(0), os.getpid()]")
+    assert session == own
+
+
+@pytest.mark.parametrize("machine", ["first", "second"])
+def test_a_forked_child_that_holds_the_answers_open_is_not_waited_for(asker: Asker, machine: str) -> None:
+    """It does not count either that a process which it waits for has gone."""
+    body = """
+        if machine == MACHINE and not request["fatal"]:
+            tell("shop.a")
+            if os.fork() == 0:
+                signal.pause()
+            os._exit(3)
+        if machine == "second":
+            tell({})
+        else:
+            said = [json.loads(line) for line in sys.stdin]
+            answer(json.dumps(request["fatal"])) if {} in said else tell({"second": said[-1]})
+        """
+    told = {
+        "first": "it ends the interpreter (exit code 3)",
+        "second": "it ends the interpreter (on one of the two machines that it is shown)",
+    }
+    answer = asker.ask(body.replace("MACHINE", repr(machine)))
+    assert json.loads(answer.text) == {"shop.a": told[machine]}
+
+
+def test_a_caller_may_ignore_the_end_of_its_children(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert program.run(lambda: int(asker.ask("answer('7')").text)) == 7
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.mark.parametrize("body", ["tell('a'); os.close(1); signal.pause()", "while True: print('y')"])

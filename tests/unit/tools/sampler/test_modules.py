@@ -1,6 +1,7 @@
 """What modules say of their options, when they are imported and when they are asked."""
 
 import pathlib
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from tests.unit.tools.support import tree
 
 CFG = "from oslo_config import cfg\n"
 Options = dict[str, list[tuple[str, str]]]
+
+LOOSE = "does not register all of its options when it is imported"
 
 
 class Shop:
@@ -207,6 +210,117 @@ def test_in_a_module_called_opts_every_function_of_that_kind_is_asked(modules: S
     assert modules.troubles == []
 
 
+@pytest.mark.parametrize("tells", ["['a']", "[cfg.StrOpt('a')]", "{'g': ['a']}", "7", "None", "'ab'"])
+def test_a_helper_of_such_a_name_may_tell_anything(modules: Shop, tells: str) -> None:
+    modules.write(
+        opts=f"def _list_web_opts():\n    return {tells}\n"
+        "def list_opts():\n    return [('g', [cfg.StrOpt('a')])]\n"
+    )
+    assert modules.options("opts") == {"opts": [("g", "a")]}
+    assert modules.troubles == []
+
+
+@pytest.mark.parametrize(
+    ("tells", "why"),
+    [
+        ("[('g', [[cfg.StrOpt('a')]])]", "TypeError: it tells of list, which is no option"),
+        ("7", "TypeError: 'int' object is not iterable"),
+    ],
+)
+def test_what_is_no_option_is_the_modules_fault(modules: Shop, tells: str, why: str) -> None:
+    modules.write(odd=f"def list_opts():\n    return {tells}\n", good="OPTIONS = []\n")
+    assert modules.options("odd", "good") == {"good": [], "odd": []}
+    assert [(what, why) for what, why, _ in modules.troubles] == [
+        ("cannot ask odd.list_opts() for options", why)
+    ]
+
+
+def test_a_function_whose_signature_cannot_be_had_is_not_asked(modules: Shop) -> None:
+    modules.write(odd="def list_opts():\n    return 7\nlist_opts.__signature__ = 'none'\n")
+    assert modules.options("odd") == {"odd": []}
+    assert modules.troubles == []
+
+
+def test_a_function_that_tells_nothing_has_nothing_to_tell(modules: Shop) -> None:
+    """It prints them, say."""
+    modules.write(prints="def list_opts():\n    pass\n")
+    assert modules.options("prints") == {"prints": []}
+    assert modules.troubles == []
+
+
+DRIVER = "OPTIONS = [cfg.StrOpt('url', help='{help}')]\ndef list_opts():\n    return {{'d': {told}}}\n"
+
+
+@pytest.mark.parametrize("told", ["OPTIONS", "[cfg.StrOpt('url', help=__name__)]"])
+def test_two_of_one_name_that_are_not_alike_are_both_told(modules: Shop, told: str) -> None:
+    one, other = (DRIVER.format(help=help_text, told=told) for help_text in ("one", "other"))
+    if told != "OPTIONS":
+        one, other = one.partition("\n")[2], other.partition("\n")[2]
+    modules.write(one=one, other=other)
+    assert modules.options("one", "other") == {"one": [("d", "url")], "other": [("d", "url")]}
+    assert modules.troubles == []
+
+
+def test_what_a_stranger_tells_in_the_same_words_is_another_option(modules: Shop) -> None:
+    option = "OPTIONS = [cfg.BoolOpt('enabled', help='Use it.')]\n"
+    modules.write(
+        stranger=option + "def list_opts():\n    return [('a', OPTIONS)]\n",
+        waiting=option + "def setup(conf):\n    conf.register_opts(OPTIONS, group='x')\n",
+        lonely=option,
+    )
+    found = modules.options("stranger", "waiting", "lonely")
+    assert found == {
+        "stranger": [("a", "enabled")],
+        "waiting": [("x", "enabled")],
+        "lonely": [("DEFAULT", "enabled")],
+    }
+    assert [what for what, _, _ in modules.troubles] == [f"lonely {LOOSE}"]
+
+
+def test_what_is_registered_while_another_one_is_asked_comes_once(modules: Shop) -> None:
+    modules.write(
+        asked="def list_opts():\n    return [('g', [cfg.StrOpt('a')])]\n",
+        busy="def list_opts():\n    cfg.ConfigOpts().register_opt(cfg.StrOpt('a'), group='g')\n",
+    )
+    assert modules.options("asked", "busy") == {"asked": [], "busy": [("g", "a")]}
+
+
+def test_registrations_that_are_not_listed_are_in_no_answers_way(modules: Shop) -> None:
+    """The project has entry points for those of ``unwanted``, and ``-m`` names the other one."""
+    modules.write(
+        unwanted="cfg.ConfigOpts().register_opt(cfg.StrOpt('a'), group='g')\n",
+        asked="import unwanted\ndef list_opts():\n    return [('g', [cfg.StrOpt('a')])]\n",
+    )
+    assert modules.options("asked") == {"asked": [("g", "a")]}
+
+
+@pytest.mark.parametrize(("lister", "asked"), [("list_opts", False), ("_list_db_opts", True)])
+def test_list_opts_goes_before_register_opts(modules: Shop, lister: str, asked: bool) -> None:
+    modules.write(
+        opts=f"def {lister}():\n    return [('db', [cfg.StrOpt('url')])]\n"
+        "def register_opts(conf):\n    conf.register_opts([cfg.StrOpt('url')], 'db')\n"
+        "    conf.register_opts([cfg.StrOpt('port')], 'web')\n"
+    )
+    assert (("web", "port") in modules.options("opts")["opts"]) is asked
+    assert len(modules.options("opts")["opts"]) == 1 + asked
+
+
+@pytest.mark.parametrize(
+    ("text", "silent"),
+    [
+        ("x = 1\n", True),
+        ("OPTIONS = [cfg.StrOpt('a')]\n", False),
+        ("cfg.ConfigOpts().register_opt(cfg.StrOpt('a'))\n", False),
+        ("def list_opts():\n    return [(None, [cfg.StrOpt('a')])]\n", False),
+        ("def list_opts():\n    raise ValueError\n", False),
+    ],
+)
+def test_a_module_says_nothing_if_there_is_nothing_in_it(modules: Shop, text: str, silent: bool) -> None:
+    modules.write(module=text)
+    modules.options("module")
+    assert modules.modules.says_nothing(sys.modules["module"]) is silent
+
+
 @pytest.mark.parametrize("conf", ["cfg.ConfigOpts()", "conf"])
 def test_what_is_registered_again_and_again_comes_once(modules: Shop, conf: str) -> None:
     """keystoneauth's helpers make new options each time that they are asked; so does castellan."""
@@ -305,9 +419,6 @@ def test_ways_out_of_a_question_are_none(modules: Shop) -> None:
 
 
 # --- guesses -----------------------------------------------------------------------------------------------
-
-
-LOOSE = "does not register all of its options when it is imported"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 from oslo_config import cfg
 
-from refresh_agent.tools.sampler.registered import Registrations, in_files
+from refresh_agent.tools.sampler.registered import Registrations, in_files, in_place
 from tests.unit.tools.support import tree
 
 A, B = cfg.StrOpt("a"), cfg.IntOpt("b-c")
@@ -132,19 +132,24 @@ def test_what_a_library_registers_for_itself_is_its_own_whoever_imports_it(
     assert registrations.modules() == ["library_alone"]
 
 
-def test_an_option_is_known_itself_and_its_place_by_its_name(registrations: Registrations) -> None:
+def test_an_option_is_known_itself_and_its_place_as_a_file_has_it(registrations: Registrations) -> None:
     conf = cfg.ConfigOpts()
-    conf.register_opt(B, group="g")
+    conf.register_opt(B, group=cfg.OptGroup("G"))
     conf.register_opt(A)
     assert registrations.of(A)
     assert not registrations.of(cfg.StrOpt("a"))
-    assert not registrations.take_place("G", cfg.StrOpt("b_c"))
-    assert not registrations.take_place(cfg.OptGroup("g"), B)
-    assert registrations.take_place("h", B)
-    assert not registrations.take_place("h", B)
-    assert registrations.take_place("g", A)
-    for default in (None, "DEFAULT", cfg.OptGroup("DEFAULT")):
-        assert not registrations.take_place(default, A)
+    assert registrations.places({__name__}) == {("g", "b_c"), ("default", "a")}
+    assert registrations.places({"another"}) == set()
+    assert in_place("g", cfg.StrOpt("b-c")) == ("g", "b_c")
+    assert in_place(None, A) == in_place("DEFAULT", A) == in_place(cfg.OptGroup("DEFAULT"), A)
+
+
+def test_what_is_refused_is_not_registered(registrations: Registrations) -> None:
+    conf = cfg.ConfigOpts()
+    conf.register_opt(cfg.StrOpt("a", default="one"))
+    with pytest.raises(cfg.DuplicateOptError):
+        conf.register_opt(cfg.StrOpt("a", default="two"))
+    assert [option.default for _, option in registrations.by(__name__)] == ["one"]
 
 
 def test_before_it_listens_nothing_is_heard() -> None:
