@@ -115,8 +115,15 @@ SHOP = {
     "shop/deadly.py": "import os\nos._exit(9)\n",
     "shop/needy.py": """
         import sys
+        asked = []
         def list_opts():
-            return sys.modules["shop.opts"].list_opts()[:1]
+            asked.extend(sys.modules["shop.opts"].list_opts()[:1])
+            return asked[:1]
+        """,
+    "shop/needier.py": """
+        import sys
+        def list_opts():
+            return [sys.modules["shop.needy"].asked[0]]
         """,
 }
 DECLARED = """
@@ -127,6 +134,7 @@ failing = shop.failing:list_opts
 absent = shop.opts:no_such
 deadly = shop.deadly:list_opts
 a.needy = shop.needy:list_opts
+a.needier = shop.needier:list_opts
 """
 
 
@@ -169,8 +177,11 @@ def test_namespaces_that_cannot_be_loaded_are_named_and_the_others_are_listed(tm
 
 def test_what_needs_what_another_one_brings_along_is_loaded_all_the_same(tmp_path: pathlib.Path) -> None:
     """os_brick.opts:set_defaults needs an option that its other namespace's module registers."""
-    loaded = Loaded(tmp_path, ["a.needy", "good"], {})
-    assert loaded.listing == {"a.needy": [["g", ["a"]]], "good": [["g", ["a"]], ["None", ["b"]]]}
+    names = ["a.needier", "a.needy", "good"]
+    loaded = Loaded(tmp_path, names, {})
+    one = [["g", ["a"]]]
+    assert loaded.listing == {"a.needier": one, "a.needy": one, "good": [*one, ["None", ["b"]]]}
+    assert loaded.told == [*names, "a.needier", "a.needy", "a.needier"]
     assert loaded.troubles == []
 
 
