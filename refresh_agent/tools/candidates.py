@@ -7,12 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from refresh_agent.tools.project import Project, parsed
+from refresh_agent.tools.sampler.customs import lister
 
-MARK = re.compile(rb"Opt\(|^def _?list_opts\(", re.MULTILINE)
-"""generate_sample.sh: ``grep -l "Opt("``. And a function that only puts together what others define."""
-
-MARK_IN_OPTS = re.compile(rb"^def _?list_(\w+_)?opts", re.MULTILINE)
-"""OpenStack's custom: a module called opts may have several such functions."""
+MARK = b"Opt("
+"""generate_sample.sh: ``grep -l "Opt("``."""
 
 OPTION = re.compile(r"(?<!Deprecated)(?<!SubCommand)Opt\(\s*(?:name\s*=\s*)?['\"]([\w.-]+)['\"]")
 OPTIONS_CLASS = re.compile(r"(?!.*(Deprecated|SubCommand))\w*Opt")
@@ -33,8 +31,8 @@ def candidates(project: Project, excluded: Sequence[str]) -> dict[str, str]:
 
 
 def _may_tell(module: str, content: bytes) -> bool:
-    lists = module.rpartition(".")[2] == "opts" and MARK_IN_OPTS.search(content)
-    return bool(lists or MARK.search(content))
+    """Has it options, or a function that puts together what others define?"""
+    return MARK in content or bool(re.search(rf"^def {lister(module)}\(".encode(), content, re.MULTILINE))
 
 
 def excluded_modules(project: Project, excluded: Sequence[str]) -> list[str]:

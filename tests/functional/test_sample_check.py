@@ -266,7 +266,7 @@ def test_a_sample_that_is_a_directory(tmp_path: pathlib.Path, tools: Tools, prog
     "name", ["etc/shop.conf.sample", "tools/config/a.conf.sample", "tools/config/oslo.config.generator.rc"]
 )
 def test_a_fifo_is_not_waited_for_and_stays_what_it_is(project: Project, name: str, program: str) -> None:
-    """Nor would a device: a sample that was a link to /dev/null has taken its place."""
+    """Nor is a device replaced, as it was by a sample that was a link to /dev/null."""
     for file in ("etc/shop.conf.sample", "tools/config/remark"):
         project.file(file, "")
     (project.base / name).unlink(missing_ok=True)

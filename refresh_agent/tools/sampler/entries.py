@@ -107,7 +107,7 @@ class Namespaces:
         oslo-config-generator loads all before it asks any, and one may need what another one brings along, as
         os_brick's does: what fails is tried again when others are there.
         """
-        wrong = {name: trouble for name in names for trouble in self._trouble(name, fatal.get(name))}
+        wrong = {name: each for name in names for each in self._trouble(name, fatal.get(name))}
         while mended := [name for name in wrong if name not in fatal and not self._trouble(name, None)]:
             wrong = {name: wrong[name] for name in wrong if name not in mended}
         self.troubles.extend(wrong.values())

@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 from oslo_config import cfg
 
+from .customs import LIST_OPTS, lister
 from .marking import Listing
 from .registered import Registrations, in_files, in_place
 from .trouble import Trouble, missing, place, reason, trouble
@@ -22,10 +23,6 @@ from .written import source, written
 
 Pairs = list[tuple[Any, Any]]
 """[(group, option)]"""
-
-LIST_OPTS = re.compile("_?list_opts")
-LISTER = re.compile(r"_?list_(\w+_)?opts(_\w+)?")
-"""As neutron.opts has: list_agent_opts, list_db_opts, …"""
 
 
 class Modules:
@@ -141,7 +138,7 @@ class Modules:
 
     def _copies(self, module: ModuleType) -> list[Any]:
         """What the module itself has told, and those that import it, as oslo_middleware.opts does."""
-        own = module.__name__.rpartition(".")[2]
+        own = module.__name__.rpartition(".")[2]  # the one word of it that every kind of import has
         tellers = [
             name
             for name in self._answers
@@ -211,9 +208,8 @@ def _imports(module: ModuleType) -> list[ast.Import | ast.ImportFrom]:
 
 def _listers(module: ModuleType) -> list[str]:
     """OpenStack's custom for entry points: ``list_opts()``; in a module called opts, several of that kind."""
-    several = module.__name__.rpartition(".")[2] == "opts"
-    lister = LISTER if several else LIST_OPTS
-    return [name for name in list(vars(module)) if lister.fullmatch(name) and _takes(module, name, 0)]
+    pattern = lister(module.__name__)
+    return [name for name in list(vars(module)) if re.fullmatch(pattern, name) and _takes(module, name, 0)]
 
 
 def _takes(module: ModuleType, name: str, count: int) -> bool:
@@ -234,7 +230,7 @@ def _told_by(name: str, listed: Any) -> Pairs:
     try:
         return _pairs(listed)
     except (TypeError, ValueError):
-        if LIST_OPTS.fullmatch(name):
+        if re.fullmatch(LIST_OPTS, name):
             raise
         return []
 

@@ -200,12 +200,20 @@ def test_a_caller_may_ignore_the_end_of_its_children(asker: Asker, monkeypatch: 
         signal.signal(signal.SIGCHLD, before)
 
 
-@pytest.mark.parametrize("body", ["tell('a'); os.close(1); signal.pause()", "while True: print('y')"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "tell('a'); os.close(1); signal.pause()",
+        "while True: print('y')",
+        "while True: os.write(1, b'y')",
+    ],
+)
 def test_what_does_not_answer_and_goes_on_is_ended(
     asker: Asker, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
     monkeypatch.setattr(sampling, "GRACE", 0.01)
     monkeypatch.setattr(sampling, "MOST_LINES", 100)
+    monkeypatch.setattr(sampling, "MOST_BYTES", 2**20)
     said = asker.refused(body)
     assert (
         said == f"{asker.python} ended (by us, since it does not answer) before it had any answer: {WANTED}"
